@@ -1,0 +1,61 @@
+# Every target explains itself: `make help`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test check format bench test-boot lock wheel clean
+
+help: ## show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with the orchestrator command in it
+
+# uv makes the set-up four times faster; where it cannot be had, pip does the same work from the same locked hashes.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@if $(BIN)/python -m pip install --quiet uv; then \
+	  VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock && \
+	  VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps --editable .; \
+	else \
+	  $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock && \
+	  $(BIN)/python -m pip install --quiet --no-deps --editable .; \
+	fi
+	@touch $@
+
+demo: setup ## the main job on a local cloud, in under two minutes: machines come, work and go
+	$(BIN)/orchestrator demo
+
+serve: setup ## the same, kept running for playing with it (Ctrl-C ends it and its machines)
+	$(BIN)/orchestrator demo --keep
+
+test: setup ## all tests (SQLite and PostgreSQL, real agents, a local cloud)
+	$(BIN)/python -m pytest -n 2
+
+check: setup ## ruff, mypy --strict, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## put the code in its one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## every benchmark, one JSON line each
+	$(BIN)/python -m benchmarks
+
+test-boot: setup ## a real Debian guest boots our user data with real cloud-init (root, in a container)
+	tests/boot/run
+
+lock: ## pin every dependency by hash (no host is named)
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --all-extras --group dev \
+	  --python-version 3.11 pyproject.toml -o requirements.lock
+
+wheel: setup ## build the wheel into dist/
+	$(BIN)/uv build --wheel --out-dir dist
+
+clean: ## remove the environment and what was built
+	rm -rf $(VENV) dist build *.egg-info

@@ -1,0 +1,44 @@
+"""The worker agent of Elastic Orchestrator: `python3 agent.pyz --config FILE --root PREFIX`.
+
+Standard library only, Python 3.8 or newer. It enrols once, then repeats one call, `sync`: results and logs go up, orders
+come down. It opens no port. What it holds is in a journal on its disk until the master has acknowledged it.
+"""
+
+import argparse
+import json
+import os
+import sys
+
+from calls import Master
+from enrolment import Refused, enrol
+from journal import Journal
+from machine import Machine, say
+from worker import Worker
+
+
+def main():
+    # type: () -> int
+    parser = argparse.ArgumentParser(prog="agent.pyz")
+    parser.add_argument("--config", required=True, help="agent.json, as cloud-init wrote it")
+    parser.add_argument("--root", default="", help="prefix of every path: a local cloud boots machines under one")
+    options = parser.parse_args()
+    with open(options.config, encoding="utf-8") as file:
+        config = json.load(file)
+    machine = Machine(options.root)
+    master = Master(config["master_url"], config.get("ca_pin", ""))
+    try:
+        identity = enrol(master, machine, config)
+    except Refused as refusal:
+        say("the master has no place for this machine: %s" % refusal)
+        machine.power_off("enrolment refused")
+        return 0
+    say("enrolled as node %d with %d slot(s)" % (identity["node_id"], identity["slots"]))
+    worker = Worker(master, machine, Journal(machine.path("journal")), identity)
+    reason = worker.run()
+    machine.power_off(reason)
+    return 0
+
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""The machine the agent lives on: its paths, its identity, its end."""
+
+import os
+import subprocess
+import sys
+import time
+
+
+def say(text):
+    # type: (str) -> None
+    sys.stderr.write("elastic-orchestrator agent: %s %s\n" % (time.strftime("%H:%M:%S"), text))
+    sys.stderr.flush()
+
+
+class Machine:
+    """Every path stands under `root`, which is empty on a real machine."""
+
+    def __init__(self, root):
+        # type: (str) -> None
+        self.root = root
+        self.state = root + "/var/lib/elastic-orchestrator"
+        for folder in ("work", "logs"):
+            os.makedirs(self.path(folder), mode=0o700, exist_ok=True)
+
+    def path(self, *names):
+        # type: (*str) -> str
+        return os.path.join(self.state, *names)
+
+    def instance_id(self):
+        # type: () -> str
+        """As cloud-init learned it from the cloud; the same on all of them."""
+        with open(self.root + "/var/lib/cloud/data/instance-id", encoding="utf-8") as file:
+            return file.read().strip()
+
+    def power_off(self, reason):
+        # type: (str) -> None
+        """End this machine. Clouds are told at launch that a machine which powers off is terminated."""
+        say("powering off: %s" % reason)
+        for command in ([self.root + "/sbin/poweroff"], ["/usr/sbin/shutdown", "-h", "now"]):
+            if os.path.exists(command[0]):
+                subprocess.call(command)
+                return
+        say("found no way to power off; the master will end this machine")
+
+
+def write_private(path, text):
+    # type: (str, str) -> None
+    """Whole or not at all, readable by its owner only."""
+    fresh = path + ".new"
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(fresh, path)

@@ -1,0 +1,241 @@
+"""The worker: one loop over jobs' ends, the clock, and the call to the master."""
+
+import os
+import selectors
+import signal
+import time
+
+from logtail import LogTail
+from machine import say
+from processes import kill_leftovers, reap, remove_work, start
+from uplink import Uplink
+
+POLL_S = 20.0  # how long a call with nothing to say may wait at the master
+LOG_LOOK_S = 0.25
+RETURN_AFTER_S = 1.0  # an order that found no slot by then may find one elsewhere
+AHEAD_MOST = 16
+AHEAD_SPAN_S = 0.1  # orders taken ahead must be worked off within this
+REMEMBERED = 4096
+
+
+class Worker:
+    """Orders come in by `take`, leave as results by the journal; `run` until the machine is to end."""
+
+    def __init__(self, master, machine, journal, identity):
+        # type: (...) -> None
+        self._machine = machine
+        self._journal = journal
+        self._slots = identity["slots"]
+        self._lease_s = identity["lease_s"]
+        self._uplink = Uplink(master)
+        self._waiting = {}  # type: dict  # order and when it came, by attempt
+        self._running = {}  # type: dict  # Running by pid
+        self._tails = {}  # type: dict  # LogTail by attempt
+        self._past = {}  # type: dict  # attempts ended lately: a repeated order must not run again
+        self._draining = False
+        self._mean_s = None  # type: float | None
+        self._environment = {k: v for k, v in os.environ.items() if k in _KEPT}
+        self._selector = selectors.DefaultSelector()
+        self._wake_r, self._wake_w = os.pipe()
+
+    def run(self):
+        # type: () -> str
+        """Work until the master says the node has ended, or the lease is over. Returns why."""
+        for end in (self._wake_r, self._wake_w):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._selector.register(self._wake_r, selectors.EVENT_READ)
+        self._recover()
+        while True:
+            self._start_what_fits()
+            self._call()
+            for key, _ in self._selector.select(self._pause_s()):
+                if key.fd == self._wake_r:
+                    _drain(self._wake_r)
+            self._reap()
+            self._keep_time()
+            if self._uplink.gone:
+                self._stop_all("cancelled")
+                return "the master has ended this node"
+            if self._uplink.silent_s() > self._lease_s and not self._running and not self._waiting:
+                return "no master answered for %d s and nothing runs here" % self._lease_s
+
+    def _recover(self):
+        # type: () -> None
+        """After a restart of the agent: what had begun is ended and given up, what had not is done now."""
+        for attempt, order in list(self._journal.orders.items()):
+            if attempt in self._journal.ended:
+                self._tails[attempt] = LogTail(self._log(attempt))
+                self._tails[attempt].close()
+            elif attempt in self._journal.begun:
+                killed = kill_leftovers(attempt)
+                self._tails[attempt] = LogTail(self._log(attempt))
+                self._end(attempt, "lost", detail="the agent died while it ran (%d process(es) left were ended)" % killed)
+            else:
+                self._waiting[attempt] = (order, time.monotonic())
+        if self._journal.orders:
+            say("took up %d attempt(s) from the journal" % len(self._journal.orders))
+
+    def _take(self, answer):
+        # type: (dict) -> None
+        """What the master said."""
+        self._draining = bool(answer.get("draining"))
+        for item in answer.get("logs", ()):
+            if item["attempt"] in self._tails:
+                self._tails[item["attempt"]].acknowledge(item["offset"])
+        for attempt in answer.get("acknowledged", ()):
+            self._forget(attempt)
+        for order in answer.get("orders", ()):
+            if order["attempt"] not in self._past and order["attempt"] not in self._journal.orders:
+                self._journal.accept(order)
+                self._waiting[order["attempt"]] = (order, time.monotonic())
+        for item in answer.get("stop", ()):
+            self._stop(item["attempt"], item["why"])
+        if self._draining:
+            for attempt in list(self._waiting):
+                self._give_back(attempt, "handed back: the node is draining")
+
+    def _start_what_fits(self):
+        # type: () -> None
+        while self._waiting and len(self._running) < self._slots:
+            attempt = next(iter(self._waiting))
+            order, _ = self._waiting.pop(attempt)
+            self._journal.begin(attempt)
+            self._tails[attempt] = LogTail(self._log(attempt))
+            try:
+                running = start(order, self._work(attempt), self._log(attempt), self._environment)
+            except (OSError, ValueError) as error:
+                self._end(attempt, "start_failed", detail="the machine could not start it: %s" % error)
+            else:
+                self._running[running.pid] = running
+
+    def _reap(self):
+        # type: () -> None
+        if not self._running:
+            return
+        for pid, code in reap():
+            running = self._running.pop(pid, None)
+            if running is None:
+                continue
+            took_s = time.monotonic() - running.started
+            self._mean_s = took_s if self._mean_s is None else self._mean_s * 0.8 + took_s * 0.2
+            self._end(running.attempt, running.stopping or "exited", exit_code=code, started_at=running.started_at)
+
+    def _end(self, attempt, outcome, **more):
+        # type: (int, str, **object) -> None
+        tail = self._tails.get(attempt)
+        result = {"attempt": attempt, "outcome": outcome, "finished_at": time.time()}
+        result["log_size"] = tail.close() if tail else 0
+        result.update(more)
+        self._journal.end(result)
+
+    def _stop(self, attempt, why):
+        # type: (int, str) -> None
+        """Cancelled, or fenced: the master has given this attempt up, and a result would come too late."""
+        if attempt in self._waiting:
+            del self._waiting[attempt]
+            self._end(attempt, "cancelled")
+        for running in self._running.values():
+            if running.attempt == attempt:
+                say("stopping attempt %d: %s" % (attempt, why))
+                running.stop("cancelled")
+
+    def _stop_all(self, outcome):
+        # type: (str) -> None
+        for running in self._running.values():
+            running.grace_s = min(running.grace_s, 5.0)
+            running.stop(outcome)
+
+    def _give_back(self, attempt, why):
+        # type: (int, str) -> None
+        del self._waiting[attempt]
+        self._end(attempt, "returned", detail=why)
+
+    def _forget(self, attempt):
+        # type: (int) -> None
+        self._journal.acknowledged(attempt)
+        tail = self._tails.pop(attempt, None)
+        if tail is not None:
+            tail.remove()
+            remove_work(self._work(attempt))
+        self._past[attempt] = True
+        if len(self._past) > REMEMBERED:
+            del self._past[next(iter(self._past))]
+
+    def _keep_time(self):
+        # type: () -> None
+        now = time.monotonic()
+        for running in self._running.values():
+            running.check_time(now)
+        for attempt, (_, came) in list(self._waiting.items()):
+            if now - came > RETURN_AFTER_S and len(self._running) >= self._slots:
+                self._give_back(attempt, "handed back: no slot was free for it in time")
+
+    def _call(self):
+        # type: () -> None
+        """Keep one call with the master under way; one that waits there is overtaken when there is something to say."""
+        answer = self._uplink.step(self._selector, self._message)
+        while answer is not None:
+            self._take(answer)
+            self._start_what_fits()
+            answer = self._uplink.step(self._selector, self._message)
+
+    def _message(self, overtaking):
+        # type: (bool) -> dict | None
+        """The next sync, or None when a call waits at the master already and there is nothing new to say."""
+        budget = [LogTail.CHUNK_TOTAL]
+        logs = [chunk for attempt, tail in self._tails.items() for chunk in tail.chunks(attempt, budget)]
+        results = [result for attempt, result in self._journal.ended.items() if self._log_is_up(attempt)]
+        if overtaking and not logs and not results:
+            return None
+        return {
+            "wait_s": 0 if logs or results else POLL_S,
+            "free": 0 if self._draining else max(0, self._slots + self._ahead() - len(self._running) - len(self._waiting)),
+            "known": list(self._journal.orders),
+            "results": results[:500],
+            "logs": logs,
+        }
+
+    def _log_is_up(self, attempt):
+        # type: (int) -> bool
+        """A result goes up with or after the last of its log, so that an accepted result has its whole log."""
+        tail = self._tails.get(attempt)
+        return tail is None or tail.all_sent()
+
+    def _ahead(self):
+        # type: () -> int
+        if self._mean_s is None or self._mean_s > AHEAD_SPAN_S:
+            return 0
+        return min(AHEAD_MOST, int(self._slots * AHEAD_SPAN_S / max(self._mean_s, 1e-4)))
+
+    def _pause_s(self):
+        # type: () -> float
+        """Until the next thing that no file descriptor tells of."""
+        pause_s = 1.0
+        if self._running:
+            now = time.monotonic()
+            ends = [running.deadline - now for running in self._running.values() if running.deadline is not None]
+            pause_s = min([LOG_LOOK_S, *ends])
+        elif self._uplink.idle:
+            pause_s = 5.0
+        return max(0.0, min(pause_s, self._uplink.pause_s()))
+
+    def _work(self, attempt):
+        # type: (int) -> str
+        return self._machine.path("work", str(attempt))
+
+    def _log(self, attempt):
+        # type: (int) -> str
+        return self._machine.path("logs", str(attempt))
+
+
+_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR", "ORCHESTRATOR_ROOT")
+
+
+def _drain(pipe):
+    # type: (int) -> None
+    try:
+        os.read(pipe, 4096)
+    except BlockingIOError:
+        pass

@@ -1,0 +1,190 @@
+"""What agents call, under `/agent/v1`: enrol, sync, and the agent itself. Plain handlers: this is the hot path."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from typing import TypeVar
+
+import orjson
+import structlog
+from pydantic import BaseModel, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from orchestrator.agents.exchange import Answer, LogChunk, SyncMessage, exchange
+from orchestrator.agents.logs import LogStore
+from orchestrator.agents.package import agent_package
+from orchestrator.agents.sessions import Session, Sessions
+from orchestrator.agents.waiters import Waiters
+from orchestrator.clock import Clock
+from orchestrator.fleet.enrolment import Enrol, Refused, enrol
+from orchestrator.store.writer import Tx, Writer
+
+log = structlog.get_logger(__name__)
+PROTOCOL = 1
+LARGEST_BODY = 4 << 20
+NO_MORE = 1 << 61  # an offset beyond every log: the agent sends nothing more of this one
+M = TypeVar("M", bound=BaseModel)
+
+
+class EnrolMessage(BaseModel):
+    secret: str = Field(max_length=200)
+    instance_id: str = Field(max_length=200)
+    credential: str = Field(min_length=32, max_length=200)
+    agent_version: str = Field(max_length=100)
+    protocol: int = Field(ge=0, le=1000)
+
+
+class AgentEndpoints:
+    """The routes over the services they need."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        sessions: Sessions,
+        waiters: Waiters,
+        logs: LogStore,
+        clock: Clock,
+        *,
+        key: bytes,
+        installation: str,
+    ) -> None:
+        self._writer = writer
+        self._sessions = sessions
+        self._waiters = waiters
+        self._logs = logs
+        self._clock = clock
+        self._key = key
+        self._installation = installation
+        self._cut: set[int] = set()
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/agent/v1/agent.pyz", _agent, methods=["GET"]),
+            Route("/agent/v1/enrol", self.enrol, methods=["POST"]),
+            Route("/agent/v1/sync", self.sync, methods=["POST"]),
+        ]
+
+    async def enrol(self, request: Request) -> Response:
+        message = await _read(request, EnrolMessage)
+        if isinstance(message, Response):
+            return message
+        if message.protocol != PROTOCOL:
+            return _say(400, {"error": f"this master speaks agent protocol {PROTOCOL}, not {message.protocol}"})
+        asked = Enrol(
+            message.secret,
+            message.instance_id,
+            message.credential,
+            message.agent_version,
+            request.client.host if request.client else None,
+        )
+        answer = await self._writer.awrite(lambda tx: enrol(tx, asked, key=self._key, installation=self._installation))
+        if isinstance(answer, Refused):
+            return _say(403 if answer.final else 425, {"error": answer.reason})
+        return _say(200, {"node_id": answer.node_id, "slots": answer.slots, "lease_s": answer.lease_s})
+
+    async def sync(self, request: Request) -> Response:
+        session = await self._session(request)
+        if session is None:
+            return _say(401, {"error": "unknown node credential; this machine has no place here"})
+        message = await _read(request, SyncMessage)
+        if isinstance(message, Response):
+            return message
+        self._sessions.heard(session.node_id, self._clock())
+        offsets = await self._store_logs(session, message.logs)
+        answer = await self._exchange(session, message)
+        if answer.gone:
+            self._sessions.forget(_credential(request))
+            return _say(410, {"error": "this node has ended"})
+        session.attempts.update(order["attempt"] for order in answer.orders)
+        session.attempts.difference_update(answer.acknowledged)
+        return _say(
+            200,
+            {
+                "orders": answer.orders,
+                "stop": [{"attempt": id_, "why": why} for id_, why in answer.stop.items()],
+                "acknowledged": answer.acknowledged,
+                "logs": [{"attempt": id_, "offset": offset} for id_, offset in offsets.items()],
+                "draining": answer.draining,
+            },
+        )
+
+    async def _exchange(self, session: Session, message: SyncMessage) -> Answer:
+        """Exchange at once; with nothing to say, wait until there is or the agent's time is over."""
+        waits = message.wait_s > 0 and not message.results and not message.logs
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + message.wait_s
+        while True:
+            waiter = self._waiters.enter(session.node_id, session.token, session.pool_id, wants_tasks=message.free > 0)
+            try:
+                answer = await self._writer.awrite(lambda tx: exchange(tx, session.node_id, message))
+                left_s = deadline - loop.time()
+                if not waits or answer.says_something or left_s <= 0:
+                    return answer
+                if not await waiter.wait(left_s):
+                    return Answer()
+            finally:
+                self._waiters.leave(waiter)
+
+    async def _store_logs(self, session: Session, chunks: list[LogChunk]) -> dict[int, int]:
+        """Append what is the node's; the answer says for each attempt from which offset to go on."""
+        if not chunks:
+            return {}
+        mine = await asyncio.to_thread(self._sessions.owns, session, {chunk.attempt for chunk in chunks})
+        offsets: dict[int, int] = {}
+        for chunk in chunks:
+            if chunk.attempt not in mine:
+                await self._refuse(session, f"log of attempt {chunk.attempt} refused: it is not of this node")
+                offsets[chunk.attempt] = NO_MORE
+                continue
+            try:
+                data = base64.b64decode(chunk.data, validate=True)
+            except binascii.Error:
+                await self._refuse(session, f"log of attempt {chunk.attempt} refused: not base64")
+                continue
+            offsets[chunk.attempt] = self._logs.append(chunk.attempt, chunk.offset, data)
+            if chunk.offset + len(data) > self._logs.limit:
+                offsets[chunk.attempt] = NO_MORE
+                await self._say_cut(session, chunk.attempt)
+        return offsets
+
+    async def _say_cut(self, session: Session, attempt_id: int) -> None:
+        if attempt_id not in self._cut:
+            self._cut.add(attempt_id)
+            limit = f"{self._logs.limit / 1e6:g} MB"
+            await self._refuse(session, f"log of attempt {attempt_id} is over {limit}: the rest is refused", attempt_id)
+
+    async def _refuse(self, session: Session, reason: str, attempt_id: int | None = None) -> None:
+        def tell(tx: Tx) -> None:
+            tx.tell("node", session.node_id, reason, actor="agent", node_id=session.node_id, attempt_id=attempt_id)
+
+        await self._writer.awrite(tell)
+
+    async def _session(self, request: Request) -> Session | None:
+        credential = _credential(request)
+        return self._sessions.known(credential) or await asyncio.to_thread(self._sessions.look_up, credential)
+
+
+async def _agent(_: Request) -> Response:
+    return Response(agent_package().content, media_type="application/zip")
+
+
+async def _read(request: Request, model: type[M]) -> M | Response:
+    if int(request.headers.get("content-length", "0") or 0) > LARGEST_BODY:
+        return _say(413, {"error": f"a call may have {LARGEST_BODY} bytes; send logs in smaller chunks"})
+    try:
+        return model.model_validate_json(await request.body())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        return _say(422, {"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"})
+
+
+def _credential(request: Request) -> str:
+    return request.headers.get("authorization", "").removeprefix("Bearer ")
+
+
+def _say(status: int, body: object) -> Response:
+    return Response(orjson.dumps(body), status, media_type="application/json")

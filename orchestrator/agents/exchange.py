@@ -1,0 +1,123 @@
+"""One exchange with an agent, in one transaction: results up, orders down. Each half may be lost and repeated.
+
+An order counts as delivered when the agent lists its attempt as known; until then every answer carries it again, and the
+agent passes over what it has. So a lost answer loses no task, and a repeated one starts none twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import select
+
+from orchestrator.agents.claims import AHEAD, Holder, claim, holder, orders_for
+from orchestrator.agents.results import Result, accept
+from orchestrator.fleet import leaving
+from orchestrator.jobs.outcomes import Outcome
+from orchestrator.model.states import AttemptState, NodeState
+from orchestrator.model.tables import Attempt, Job, Task, table
+from orchestrator.store.writer import Tx
+
+jobs, tasks, attempts = (table(m) for m in (Job, Task, Attempt))
+
+Id = Annotated[int, Field(ge=1, lt=1 << 62)]
+Moment = Annotated[float, Field(ge=0, lt=1e11)]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer agent may say more
+
+
+class ResultMessage(_Message):
+    """How an attempt ended on the node. Times are seconds since 1970 by the node's clock."""
+
+    attempt: Id
+    outcome: Literal["exited", "timed_out", "killed", "cancelled", "returned", "lost", "start_failed"]
+    exit_code: Annotated[int, Field(ge=-255, le=1 << 31)] | None = None
+    detail: Annotated[str, Field(max_length=2000)] | None = None
+    log_size: Annotated[int, Field(ge=0, lt=1 << 62)] = 0
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
+
+    def result(self) -> Result:
+        return Result(
+            attempt=self.attempt,
+            outcome=Outcome(self.outcome, self.exit_code, self.detail),
+            log_size=self.log_size,
+            started_at=_time(self.started_at),
+            finished_at=_time(self.finished_at),
+        )
+
+
+class LogChunk(_Message):
+    """Bytes of an attempt's output, base64, from `offset`."""
+
+    attempt: Id
+    offset: Annotated[int, Field(ge=0, lt=1 << 62)]
+    data: Annotated[str, Field(max_length=1 << 20)]
+
+
+class SyncMessage(_Message):
+    """What an agent says at each call. `known` are all attempts it holds; `free` how many more it would take."""
+
+    wait_s: Annotated[float, Field(ge=0, le=60)] = 0.0
+    free: Annotated[int, Field(ge=0, le=1000)] = 0
+    known: Annotated[list[Id], Field(max_length=1000)] = []
+    results: Annotated[list[ResultMessage], Field(max_length=1000)] = []
+    logs: Annotated[list[LogChunk], Field(max_length=1000)] = []
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the agent is told. `stop`: attempts to end, with the reason."""
+
+    orders: list[dict[str, Any]] = field(default_factory=list)
+    stop: dict[int, str] = field(default_factory=dict)
+    acknowledged: list[int] = field(default_factory=list)
+    draining: bool = False
+    gone: bool = False
+
+    @property
+    def says_something(self) -> bool:
+        return bool(self.orders or self.stop or self.acknowledged or self.draining or self.gone)
+
+
+def exchange(tx: Tx, node_id: int, message: SyncMessage) -> Answer:
+    """Take what came up, and find what goes down."""
+    node = holder(tx, node_id)
+    if node.state == NodeState.TERMINATED:
+        return Answer(gone=True)
+    if message.results:
+        accept(tx, node_id, [item.result() for item in message.results])
+    reported = [item.attempt for item in message.results]
+    answer = Answer(acknowledged=reported, draining=node.state != NodeState.READY)
+    _compare(tx, node, message, set(reported), answer)
+    if node.state == NodeState.DRAINING:
+        leaving.finish(tx, node_id)
+    return answer
+
+
+def _compare(tx: Tx, node: Holder, message: SyncMessage, reported: set[int], answer: Answer) -> None:
+    """The node's live attempts against what its agent holds: deliver again, stop, and claim into what is free."""
+    query = (
+        select(attempts.c.id, jobs.c.cancel_requested_at)
+        .join(tasks, tasks.c.id == attempts.c.task_id)
+        .join(jobs, jobs.c.id == tasks.c.job_id)
+        .where(attempts.c.node_id == node.id, attempts.c.state == AttemptState.RUNNING)
+    )
+    live = {row.id: row.cancel_requested_at for row in tx.connection.execute(query)}
+    known = set(message.known) - reported
+    answer.stop |= {id_: "fenced" for id_ in known - live.keys()}
+    answer.stop |= {id_: "cancelled" for id_, asked in live.items() if asked is not None}
+    undelivered = sorted(live.keys() - known)
+    if undelivered:
+        answer.orders += orders_for(tx, node, undelivered)
+    room = min(message.free - len(undelivered), node.slots + AHEAD - len(live))
+    answer.orders += claim(tx, node, room)
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None

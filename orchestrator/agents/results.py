@@ -1,0 +1,119 @@
+"""Results: an attempt's outcome counts once, for the task's one live attempt, and moves its job on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, Select, select
+
+from orchestrator.jobs import progress
+from orchestrator.jobs.outcomes import Outcome, judge
+from orchestrator.model.states import AttemptState, TaskState
+from orchestrator.model.tables import Attempt, Job, Task, table
+from orchestrator.store.doors import Move, advance
+from orchestrator.store.writer import Tx
+
+jobs, tasks, attempts = (table(m) for m in (Job, Task, Attempt))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an agent says of one attempt that ended. Times are the node's own clock."""
+
+    attempt: int
+    outcome: Outcome
+    log_size: int = 0
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+def accept(tx: Tx, node_id: int, results: Sequence[Result]) -> None:
+    """Take the results of the node's live attempts; store those of lost ones as late; refuse the rest with an event.
+
+    A result that was taken before is passed over in silence: the agent repeats until it is acknowledged.
+    """
+    by_attempt = {result.attempt: result for result in results}
+    rows = tx.connection.execute(_attempts_with_tasks().where(attempts.c.id.in_(by_attempt))).all()
+    live = [row for row in rows if row.node_id == node_id and row.attempt_state == AttemptState.RUNNING]
+    end_attempts(tx, [(row, by_attempt[row.attempt_id]) for row in live])
+    for row in rows:
+        if row.node_id == node_id and row.attempt_state == AttemptState.LOST:
+            _store_late(tx, row, by_attempt[row.attempt_id])
+    mine = {row.attempt_id for row in rows if row.node_id == node_id}
+    for attempt_id in by_attempt.keys() - mine:
+        tx.tell("node", node_id, f"a result for attempt {attempt_id} was refused: it is not of this node", node_id=node_id)
+
+
+def lose_attempts(tx: Tx, node_id: int, why: str) -> int:
+    """The node is gone or silent: its live attempts are lost, their tasks queued again. Returns how many."""
+    query = _attempts_with_tasks().where(attempts.c.node_id == node_id, attempts.c.state == AttemptState.RUNNING)
+    rows = tx.connection.execute(query).all()
+    end_attempts(tx, [(row, Result(row.attempt_id, Outcome("lost", detail=why))) for row in rows])
+    return len(rows)
+
+
+def end_attempts(tx: Tx, ends: Sequence[tuple[Row[Any], Result]]) -> None:
+    """Move live attempts and their tasks on by what `judge` says, and follow their jobs' graphs."""
+    if not ends:
+        return
+    attempt_moves, task_moves, settled = [], [], []
+    for row, result in ends:
+        verdict = judge(
+            result.outcome,
+            row.spec.get("retry", {}),
+            job_failures=row.job_failures,
+            infrastructure_failures=row.infrastructure_failures,
+            cancelling=row.cancel_requested_at is not None,
+            now=tx.now,
+        )
+        links = {"job_id": row.job_id, "task_id": row.id, "attempt_id": row.attempt_id, "node_id": row.node_id}
+        ended = {
+            "exit_code": result.outcome.exit_code,
+            "log_size": result.log_size,
+            "started_at": result.started_at,
+            "finished_at": result.finished_at or tx.now,
+        }
+        attempt_moves.append(
+            Move(row.attempt_id, AttemptState.RUNNING, verdict.attempt, verdict.reason, ended, told_elsewhere=True)
+        )
+        open_again = verdict.task == TaskState.QUEUED
+        values = {
+            "exit_code": result.outcome.exit_code,
+            "job_failures": row.job_failures + verdict.job_failures,
+            "infrastructure_failures": row.infrastructure_failures + verdict.infrastructure_failures,
+            "run_after": verdict.run_after,
+            "finished_at": None if open_again else tx.now,
+            "queued_at": tx.now if open_again else row.queued_at,
+        }
+        task_moves.append(Move(row.id, TaskState.RUNNING, verdict.task, verdict.reason, values, links))
+        if open_again:
+            tx.queued[row.token, row.pool_id] += 1
+        else:
+            settled.append(progress.Ended(row.id, row.job_id, verdict.task, row.spec))
+    advance(tx, Attempt, attempt_moves)
+    advance(tx, Task, task_moves)
+    if settled:
+        progress.settle(tx, settled)
+
+
+def _attempts_with_tasks() -> Select[Any]:
+    columns: Iterable[Any] = (
+        attempts.c.id.label("attempt_id"), attempts.c.node_id, attempts.c.state.label("attempt_state"),
+        tasks.c.id, tasks.c.job_id, tasks.c.spec, tasks.c.token, tasks.c.pool_id, tasks.c.queued_at,
+        tasks.c.job_failures, tasks.c.infrastructure_failures, jobs.c.cancel_requested_at,
+    )  # fmt: skip
+    joined = select(*columns).join(tasks, tasks.c.id == attempts.c.task_id).join(jobs, jobs.c.id == tasks.c.job_id)
+    return joined.with_for_update(of=attempts)
+
+
+def _store_late(tx: Tx, row: Row[Any], result: Result) -> None:
+    outcome = result.outcome
+    reason = (
+        f"came after the attempt was given up: {outcome.kind} {outcome.exit_code if outcome.exit_code is not None else ''}"
+    )
+    links = {"job_id": row.job_id, "task_id": row.id, "attempt_id": row.attempt_id, "node_id": row.node_id}
+    values = {"exit_code": outcome.exit_code, "log_size": result.log_size}
+    advance(tx, Attempt, [Move(row.attempt_id, AttemptState.LOST, AttemptState.LATE, reason.strip(), values, links)])

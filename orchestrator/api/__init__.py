@@ -1,0 +1,1 @@
+"""The REST face: reads rows, writes intents; no logic of its own."""

@@ -1,0 +1,156 @@
+"""Jobs: submit, list, show, logs, explain, cancel."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Body, Header, Query, Request
+from fastapi.responses import PlainTextResponse, Response
+
+from orchestrator.api.auth import Caller
+from orchestrator.api.deps import MasterDep
+from orchestrator.api.problems import PROBLEMS, Problem, not_found
+from orchestrator.api.shapes import Before, CancelOut, ExplanationOut, JobOut, Limit, Page, RowId, SubmittedOut, TaskOut
+from orchestrator.fleet.explain import explain_job
+from orchestrator.jobs import spec
+from orchestrator.jobs.cancel import cancel
+from orchestrator.jobs.submit import submit
+from orchestrator.model.states import JobState
+from orchestrator.store import queries
+
+router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], responses=PROBLEMS)
+LARGEST_FILE = 16 << 20
+_file = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"type": "object", "description": "a job file"}},
+            "application/yaml": {"schema": {"type": "string", "description": "a job file"}},
+        },
+    }
+}
+
+
+@router.post("", status_code=201, response_model=SubmittedOut, openapi_extra=_file)
+async def submit_job(
+    request: Request,
+    master: MasterDep,
+    caller: Caller,
+    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+) -> Response:
+    """Submit a job file. With an `Idempotency-Key`, asking again gives the same job."""
+    document = await _document(request)
+    job = spec.parse(document)
+    done = await master.writer.awrite(lambda tx: submit(tx, job, actor=caller, idempotency_key=idempotency_key))
+    body = orjson.dumps({"id": done.job_id, "repeated": done.repeated})
+    return Response(body, 200 if done.repeated else 201, media_type="application/json")
+
+
+@router.get("")
+def list_jobs(
+    master: MasterDep,
+    _: Caller,
+    limit: Limit = 50,
+    before: Before = None,
+    state: JobState | None = None,
+    client: Annotated[str | None, Query(max_length=100)] = None,
+) -> Page[JobOut]:
+    """Jobs, newest first."""
+    with master.engine.connect() as connection:
+        rows = queries.list_jobs(connection, limit, before, state, client)
+    return Page(items=[JobOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
+
+
+@router.get("/{job_id}")
+def show_job(master: MasterDep, _: Caller, job_id: RowId) -> JobOut:
+    with master.engine.connect() as connection:
+        row = queries.get_job(connection, job_id)
+    if row is None:
+        raise not_found("job", job_id)
+    return JobOut(**row)
+
+
+@router.get("/{job_id}/tasks")
+def list_tasks(
+    master: MasterDep, _: Caller, job_id: RowId, limit: Limit = 1000, after: Annotated[int, Query(ge=0, lt=1 << 62)] = 0
+) -> Page[TaskOut]:
+    """The job's tasks in the order of its file; `next` is the `after` of the next page."""
+    with master.engine.connect() as connection:
+        if queries.get_job(connection, job_id) is None:
+            raise not_found("job", job_id)
+        rows = queries.list_tasks(connection, job_id, limit, after)
+    return Page(items=[TaskOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
+
+
+@router.get("/{job_id}/logs", response_class=PlainTextResponse)
+def read_log(
+    master: MasterDep,
+    _: Caller,
+    job_id: RowId,
+    task: Annotated[
+        str | None, Query(max_length=100, description="the task's name; needed where there are several")
+    ] = None,
+    offset: Annotated[int, Query(ge=0, lt=1 << 62)] = 0,
+    limit: Annotated[int, Query(ge=1, le=16 << 20)] = 1 << 20,
+) -> PlainTextResponse:
+    """Output of the last attempt of a task, from a byte offset; `X-Log-Size` says how much there is."""
+    with master.engine.connect() as connection:
+        if queries.get_job(connection, job_id) is None:
+            raise not_found("job", job_id)
+        rows = queries.list_tasks(connection, job_id, spec.MAX_TASKS)
+    chosen = [row for row in rows if row["name"] == task] if task is not None else rows
+    if not chosen:
+        raise not_found(f"job {job_id}, task", task)
+    if len(chosen) > 1:
+        names = ", ".join(row["name"] for row in rows[:10])
+        raise Problem(
+            422,
+            "Which task?",
+            f"job {job_id} has {len(rows)} tasks; add task=NAME ({names}{', …' if len(rows) > 10 else ''})",
+        )
+    attempt = chosen[0]["attempt_id"]
+    data = master.logs.read(attempt, offset, limit) if attempt else b""
+    size = master.logs.size(attempt) if attempt else 0
+    headers = {"X-Log-Size": str(size), "X-Log-Attempt": str(attempt or 0), "X-Task-State": chosen[0]["state"]}
+    return PlainTextResponse(data, headers=headers)
+
+
+@router.get("/{job_id}/explain")
+def explain(master: MasterDep, _: Caller, job_id: RowId) -> ExplanationOut:
+    """Why the job is as it is, in plain sentences, and what is expected next."""
+    with master.engine.connect() as connection:
+        found = explain_job(connection, job_id, master.clock())
+    if found is None:
+        raise not_found("job", job_id)
+    return ExplanationOut(subject=found.subject, state=found.state, sentences=found.sentences, next=found.next)
+
+
+@router.post("/{job_id}/cancel")
+async def cancel_job(master: MasterDep, caller: Caller, job_id: RowId, _: Annotated[Any, Body()] = None) -> CancelOut:
+    """Ask the job to stop; its running tasks get TERM, and KILL after their grace."""
+
+    def work(tx: Any) -> bool | None:
+        if queries.get_job(tx.connection, job_id) is None:
+            return None
+        return cancel(tx, job_id, actor=caller)
+
+    done = await master.writer.awrite(work)
+    if done is None:
+        raise not_found("job", job_id)
+    return CancelOut(id=job_id, cancelling=done)
+
+
+async def _document(request: Request) -> str | bytes | dict[str, Any]:
+    body = await request.body()
+    if len(body) > LARGEST_FILE:
+        raise Problem(413, "Too large", f"a job file may have {LARGEST_FILE} bytes; split the job")
+    if "yaml" in request.headers.get("content-type", ""):
+        return body
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise spec.SpecError(
+            [(f"line {error.lineno}, column {error.colno}", f"not valid JSON ({error.msg}); mend it there")]
+        ) from error
+    return document if isinstance(document, dict) else body

@@ -1,0 +1,83 @@
+"""Nodes: list, show, explain, terminate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Query
+
+from orchestrator.api.auth import Caller
+from orchestrator.api.deps import MasterDep
+from orchestrator.api.problems import PROBLEMS, not_found
+from orchestrator.api.shapes import Before, ExplanationOut, Limit, NodeOut, Page, RowId
+from orchestrator.app import Master
+from orchestrator.fleet import leaving
+from orchestrator.fleet.explain import explain_node
+from orchestrator.model.states import NodeState
+from orchestrator.store import queries
+
+router = APIRouter(prefix="/api/v1/nodes", tags=["nodes"], responses=PROBLEMS)
+
+
+@router.get("")
+def list_nodes(
+    master: MasterDep,
+    _: Caller,
+    limit: Limit = 100,
+    before: Before = None,
+    state: NodeState | None = None,
+    pool: Annotated[str | None, Query(max_length=100)] = None,
+    live: Annotated[bool, Query(description="only those not terminated")] = False,
+) -> Page[NodeOut]:
+    """Nodes, newest first."""
+    with master.engine.connect() as connection:
+        rows = queries.list_nodes(connection, limit, before, state, pool, live)
+    return Page(items=[NodeOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
+
+
+@router.get("/{node_id}")
+def show_node(master: MasterDep, _: Caller, node_id: RowId) -> NodeOut:
+    return NodeOut(**_get(master, node_id))
+
+
+@router.get("/{node_id}/explain")
+def explain(master: MasterDep, _: Caller, node_id: RowId) -> ExplanationOut:
+    """Why the node exists, how it is, what it did, and what is expected next."""
+    with master.engine.connect() as connection:
+        found = explain_node(connection, node_id, master.clock())
+    if found is None:
+        raise not_found("node", node_id)
+    return ExplanationOut(subject=found.subject, state=found.state, sentences=found.sentences, next=found.next)
+
+
+@router.post("/{node_id}/terminate", status_code=202)
+async def terminate(
+    master: MasterDep,
+    caller: Caller,
+    node_id: RowId,
+    now: Annotated[bool, Query(description="do not let it finish what it runs; its tasks are queued again")] = False,
+    _: Annotated[Any, Body()] = None,
+) -> NodeOut:
+    """End a node: it drains first, unless `now`."""
+
+    def work(tx: Any) -> dict[str, Any] | None:
+        if queries.get_node(tx.connection, node_id) is None:
+            return None
+        if now:
+            leaving.at_once(tx, node_id, "operator", f"terminated by {caller}", actor=caller)
+        else:
+            leaving.begin(tx, node_id, "operator", f"terminated by {caller}", actor=caller)
+        return queries.get_node(tx.connection, node_id)
+
+    row = await master.writer.awrite(work)
+    if row is None:
+        raise not_found("node", node_id)
+    return NodeOut(**row)
+
+
+def _get(master: Master, node_id: int) -> dict[str, Any]:
+    with master.engine.connect() as connection:
+        row = queries.get_node(connection, node_id)
+    if row is None:
+        raise not_found("node", node_id)
+    return row

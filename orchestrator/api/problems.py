@@ -1,0 +1,90 @@
+"""Errors as problem details (RFC 9457): what is wrong, where, and the fix, never a trace."""
+
+from __future__ import annotations
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from orchestrator.jobs.spec import SpecError
+
+log = structlog.get_logger(__name__)
+
+
+class FieldProblem(BaseModel):
+    path: str
+    message: str
+
+
+class ProblemDetails(BaseModel):
+    """The body of every answer that is not a success."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldProblem] = []
+
+
+class Problem(Exception):
+    """Raise it anywhere below an endpoint."""
+
+    def __init__(self, status: int, title: str, detail: str, errors: list[FieldProblem] | None = None) -> None:
+        super().__init__(detail)
+        self.body = ProblemDetails(title=title, status=status, detail=detail, errors=errors or [])
+
+
+def not_found(kind: str, name: object) -> Problem:
+    return Problem(404, "Not found", f"there is no {kind} {name}; see `orchestrator {kind} list`")
+
+
+def install(app: FastAPI) -> None:
+    """Every error leaves as a problem."""
+
+    @app.exception_handler(Problem)
+    async def _problem(_: Request, error: Problem) -> JSONResponse:
+        headers = {"WWW-Authenticate": "Bearer"} if error.body.status == 401 else None
+        return answer(error.body, headers)
+
+    @app.exception_handler(SpecError)
+    async def _spec(_: Request, error: SpecError) -> JSONResponse:
+        errors = [FieldProblem(path=path, message=message) for path, message in error.problems]
+        return answer(ProblemDetails(title="The job file is refused", status=422, detail=str(error), errors=errors))
+
+    @app.exception_handler(RequestValidationError)
+    async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
+        errors = [FieldProblem(path=_path(item["loc"]), message=item["msg"]) for item in error.errors()]
+        detail = "; ".join(f"{item.path}: {item.message}" for item in errors)
+        return answer(ProblemDetails(title="The request is not valid", status=422, detail=detail, errors=errors))
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+        body = ProblemDetails(title=str(error.detail), status=error.status_code, detail=str(error.detail))
+        return answer(body, dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.error("a request failed", path=request.url.path, exc_info=error)
+        detail = "the master failed to answer; its log has the cause"
+        return answer(ProblemDetails(title="Internal error", status=500, detail=detail))
+
+
+def answer(body: ProblemDetails, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(body.model_dump(), body.status, headers, "application/problem+json")
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location if part not in ("body", "query", "path")) or "body"
+
+
+PROBLEMS: dict[int | str, dict[str, object]] = {
+    "4XX": {
+        "model": ProblemDetails,
+        "description": "What is wrong and how to mend it",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
+    }
+}
+"""For `responses=` of a router."""

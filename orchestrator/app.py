@@ -1,0 +1,176 @@
+"""The composition root: one master process, put together from its parts, started and ended in order."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+import structlog
+from sqlalchemy import func, select
+
+from orchestrator.agents.endpoints import AgentEndpoints
+from orchestrator.agents.logs import LogStore
+from orchestrator.agents.package import agent_package
+from orchestrator.agents.sessions import Sessions
+from orchestrator.agents.waiters import Waiters
+from orchestrator.clock import Clock, utc_now
+from orchestrator.clouds import Clouds
+from orchestrator.fleet import deadlines, planner
+from orchestrator.fleet.bootstrap import BootstrapParams, render_user_data
+from orchestrator.fleet.launcher import Launcher
+from orchestrator.fleet.loops import Loop
+from orchestrator.fleet.reaper import Reaper
+from orchestrator.fleet.secrets import enrolment_secret, load_key
+from orchestrator.fleet.watcher import Watcher
+from orchestrator.jobs.due import wake_due
+from orchestrator.model.states import NodeState
+from orchestrator.model.tables import Node, table
+from orchestrator.settings import Settings
+from orchestrator.store.engine import lock_sqlite, open_engine
+from orchestrator.store.installation import installation_id
+from orchestrator.store.migrate import upgrade
+from orchestrator.store.stream import EventStream
+from orchestrator.store.writer import EventRow, Queued, Writer
+
+log = structlog.get_logger(__name__)
+nodes = table(Node)
+
+PLAN_PACE_S = 0.02
+WATCH_FAST_S = 1.0
+CHANGING = (NodeState.LAUNCHING, NodeState.TERMINATING)
+
+
+class Master:
+    """Everything one master process holds. `start` needs the running event loop; `close` undoes it."""
+
+    def __init__(self, settings: Settings, clock: Clock = utc_now) -> None:
+        self.settings = settings
+        self.clock = clock
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self._lock: IO[str] | None = lock_sqlite(settings.database)
+        self.engine = open_engine(settings.database)
+        upgrade(self.engine)
+        self.writer = Writer(self.engine, clock)
+        self.installation = self.writer.write(installation_id)
+        self.key = load_key(settings.data_dir / "master.key")
+        self.clouds = Clouds(settings.clouds, self.installation)
+        self.logs = LogStore(settings.data_dir / "logs", int(settings.log_limit_mb * 1e6))
+        self.sessions = Sessions(self.engine)
+        self.waiters = Waiters()
+        self.stream = EventStream()
+        self.agents = AgentEndpoints(
+            self.writer, self.sessions, self.waiters, self.logs, clock, key=self.key, installation=self.installation
+        )
+        self._ca_pin = certificate_pin(settings)
+        self._listening_since = clock()
+        self._make_loops()
+
+    def _make_loops(self) -> None:
+        settings = self.settings
+        self._launcher = Launcher(self.writer, self.clouds, self.installation, self.user_data, settings.visibility_s)
+        self._watcher = Watcher(
+            self.writer,
+            self.clouds,
+            self.clock,
+            installation=self.installation,
+            visibility_s=settings.visibility_s,
+            orphan_grace_s=settings.orphan_grace_s,
+        )
+        self._reaper = Reaper(self.writer, self.clouds)
+        look_s = settings.look_s
+        self._plan = Loop("planner", self._plan_step, look_s=look_s, pace_s=PLAN_PACE_S)
+        self._launch = Loop("launcher", self._launcher.step, look_s=look_s)
+        self._watch = Loop("watcher", self._watch_step, look_s=look_s, pace_s=WATCH_FAST_S / 2)
+        self._reap = Loop("reaper", self._reap_step, look_s=look_s)
+        self._due = Loop("due", lambda: self.writer.write(wake_due), look_s=look_s, pace_s=PLAN_PACE_S)
+        self._deadlines = Loop("deadlines", self._deadlines_step, look_s=min(look_s, 5.0))
+        self._loops = (self._plan, self._launch, self._watch, self._reap, self._due, self._deadlines)
+
+    def start(self) -> None:
+        """Begin to work. Call it on the event loop."""
+        self._event_loop = asyncio.get_running_loop()
+        self.writer.listen(self._committed)
+        for loop in self._loops:
+            loop.start()
+        log.info("master started", installation=self.installation, url=self.settings.url, database=self.engine.dialect.name)
+
+    def close(self) -> None:
+        for loop in self._loops:
+            loop.close()
+        self._launcher.close()
+        for loop in self._loops:
+            loop.join()
+        self.writer.close()
+        self.engine.dispose()
+        if self._lock is not None:
+            self._lock.close()
+        log.info("master stopped")
+
+    def user_data(self, launch_id: int, pool: Mapping[str, Any], limit: int) -> bytes:
+        """What the machines of this launch are given: where to call, whom to trust, and one secret for enrolment."""
+        params = BootstrapParams(
+            master_url=self.settings.url,
+            ca_pin=self._ca_pin,
+            enrolment_secret=enrolment_secret(self.key, self.installation, launch_id),
+            agent_sha256=agent_package().sha256,
+            agent=pool["launch"].get("agent", "download"),
+            boot_timeout_s=pool["boot_timeout_s"],
+            lease_s=pool["lease_s"],
+            limit=limit,
+        )
+        return render_user_data(params)
+
+    def _committed(self, events: Sequence[EventRow], queued: Queued) -> None:
+        """On the writer's thread: whoever is concerned by what was committed looks at once."""
+        if queued:
+            self._event_loop.call_soon_threadsafe(self.waiters.wake_for, queued)
+        leaving: set[int] = set()
+        for event in events:
+            subject, to = event["subject"], event["to_state"]
+            if subject in ("deployment", "pool") or (
+                subject == "node" and to in (NodeState.TERMINATED, NodeState.TERMINATING)
+            ):
+                self._plan.wake()
+            if subject == "launch":
+                self._launch.wake()
+            elif subject == "node" and to == NodeState.TERMINATING:
+                self._reap.wake()
+                leaving.add(event["subject_id"])
+            elif subject == "node" and to == NodeState.DRAINING:
+                leaving.add(event["subject_id"])
+            elif subject == "job" and event["reason"] == "cancel requested":
+                self._event_loop.call_soon_threadsafe(self.waiters.wake_nodes)
+            elif subject == "task" and to == "queued":
+                self._due.wake()
+        if leaving:
+            self._event_loop.call_soon_threadsafe(self.waiters.wake_nodes, leaving)
+        if events:
+            self._event_loop.call_soon_threadsafe(self.stream.publish, events)
+
+    def _plan_step(self) -> None:
+        self.writer.write(planner.plan)
+
+    def _watch_step(self) -> float | None:
+        self._watcher.step()
+        with self.engine.connect() as connection:
+            changing = connection.execute(select(func.count()).where(nodes.c.state.in_(CHANGING))).scalar_one()
+        return WATCH_FAST_S if changing else None
+
+    def _reap_step(self) -> None:
+        self._reaper.step()
+        self._watch.wake()
+
+    def _deadlines_step(self) -> None:
+        heard = self.sessions.flush()
+        self.writer.write(lambda tx: deadlines.keep(tx, heard, self._listening_since))
+
+
+def certificate_pin(settings: Settings) -> str:
+    """SHA-256 of the master's certificate, which machines pin; empty without TLS."""
+    if settings.tls_cert is None:
+        return ""
+    der = ssl.PEM_cert_to_DER_cert(settings.tls_cert.read_text())
+    return hashlib.sha256(der).hexdigest()

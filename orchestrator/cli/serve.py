@@ -1,0 +1,67 @@
+"""`orchestrator serve`: one master, over uvicorn."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from orchestrator.api.auth import make_token
+from orchestrator.api.http import build
+from orchestrator.app import Master
+from orchestrator.settings import Settings
+
+ADMIN_TOKEN = "admin.token"
+
+
+def run(settings: Settings) -> None:
+    """Serve until a signal. Raises StoreInUse, SchemaTooNew."""
+    configure_logs()
+    master = Master(settings)
+    token = admin_token(master)
+    app = build(master)
+    print(f"Elastic Orchestrator at {settings.url}  (API token in {token})", flush=True)
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        access_log=False,
+        backlog=4096,
+        # Agents' polls are open all the time: they need not be waited for, they come again.
+        timeout_graceful_shutdown=2,
+        ssl_certfile=str(settings.tls_cert) if settings.tls_cert else None,
+        ssl_keyfile=str(settings.tls_key) if settings.tls_key else None,
+    )
+
+
+def admin_token(master: Master) -> Path:
+    """The file with the first token, made at the first start and readable by its owner alone."""
+    path = master.settings.data_dir / ADMIN_TOKEN
+    if not path.exists():
+        text = master.writer.write(lambda tx: make_token(tx, "admin"))
+        fresh = path.with_suffix(".new")
+        fresh.touch(mode=0o600)
+        fresh.write_text(text)
+        fresh.replace(path)
+    return path
+
+
+def configure_logs() -> None:
+    """Lines for people on a terminal, JSON otherwise; everything to standard error."""
+    terminal = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,41 @@
+"""Deadlines: a node that does not come, falls silent, or does not finish draining goes, whether clouds answer or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, update
+
+from orchestrator.fleet import leaving
+from orchestrator.model.states import NodeState
+from orchestrator.model.tables import Node, Pool, table
+from orchestrator.store.writer import Tx
+
+pools, nodes = table(Pool), table(Node)
+
+
+def keep(tx: Tx, heartbeats: Mapping[int, datetime], listening_since: datetime) -> None:
+    """Write the heartbeats down together and end the nodes whose time is over.
+
+    `heartbeats`: when each node was last heard of by this master. A master that has just come up has heard of nobody,
+    so silence counts from `listening_since` at the earliest.
+    """
+    for node_id, at in heartbeats.items():
+        tx.connection.execute(update(nodes).where(nodes.c.id == node_id).values(heartbeat_at=at))
+    timed = (NodeState.BOOTING, NodeState.READY, NodeState.DRAINING)
+    columns = (pools.c.boot_timeout_s, pools.c.heartbeat_timeout_s, pools.c.drain_timeout_s)
+    query = select(nodes, *columns).join(pools, pools.c.id == nodes.c.pool_id).where(nodes.c.state.in_(timed))
+    for node in tx.connection.execute(query).all():
+        if node.state == NodeState.BOOTING:
+            if tx.now > node.launched_at + timedelta(seconds=node.boot_timeout_s):
+                why = f"its agent did not call home within {node.boot_timeout_s} s of the machine's start"
+                leaving.at_once(tx, node.id, "boot_timeout", why)
+            continue
+        heard = max(node.heartbeat_at or node.enrolled_at or node.launched_at, listening_since)
+        if tx.now > heard + timedelta(seconds=node.heartbeat_timeout_s):
+            leaving.at_once(tx, node.id, "lost", f"its agent was not heard of for {node.heartbeat_timeout_s} s")
+        elif node.state == NodeState.DRAINING and not leaving.finish(tx, node.id):
+            since = node.draining_at or tx.now
+            if tx.now > since + timedelta(seconds=node.drain_timeout_s):
+                leaving.at_once(tx, node.id, node.end_reason, f"did not finish draining within {node.drain_timeout_s} s")

@@ -1,0 +1,190 @@
+"""Why: plain sentences for a job, a node or a pool, from its rows, its events, and the same decision the planner makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select
+
+from orchestrator.fleet import planner
+from orchestrator.fleet.view import pool_view
+from orchestrator.model.states import JOB_OPEN, NODE_LIVE, AttemptState, NodeState, TaskState
+from orchestrator.model.tables import Attempt, Deployment, Event, Job, Launch, Node, Pool, Task, TaskNeed, table
+from policies.base import Decision
+
+jobs, tasks, needs, attempts, deployments = (table(m) for m in (Job, Task, TaskNeed, Attempt, Deployment))
+nodes, pools, launches, events = (table(m) for m in (Node, Pool, Launch, Event))
+
+SHOWN = 20  # tasks told of one by one
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`sentences` say how it is and why; `next` what is expected to happen, and when."""
+
+    subject: str
+    state: str
+    sentences: list[str] = field(default_factory=list)
+    next: str = ""
+
+
+def explain_job(connection: Connection, job_id: int, now: datetime) -> Explanation | None:
+    job = connection.execute(select(jobs).where(jobs.c.id == job_id)).first()
+    if job is None:
+        return None
+    told = [f"It was submitted by {job.submitted_by} at {_at(job.submitted_at)}."]
+    if job.state not in JOB_OPEN:
+        told.append(f"It ended {job.state} at {_at(job.finished_at)}: {job.reason}.")
+        told += _ends(connection, job_id)
+        return Explanation(f"job {job_id}", job.state, told, "nothing more; its machines are released")
+    if job.cancel_requested_at:
+        told.append(f"Its cancellation was requested at {_at(job.cancel_requested_at)}.")
+    decisions = {pool["id"]: (pool, _decision(connection, pool, now)) for pool in _pools(connection)}
+    told += _deployments(connection, job_id, decisions)
+    open_states = (TaskState.RUNNING, TaskState.QUEUED, TaskState.WAITING)
+    query = select(tasks).where(tasks.c.job_id == job_id, tasks.c.state.in_(open_states)).order_by(tasks.c.id)
+    rows = connection.execute(query.limit(SHOWN)).all()
+    told += [f"Task {task.name}: {_task(connection, task, now)}" for task in rows]
+    if (more := job.open_tasks - len(rows)) > 0:
+        told.append(f"… and {more} more tasks are open.")
+    return Explanation(f"job {job_id}", job.state, told, _next_of_job(rows))
+
+
+def explain_node(connection: Connection, node_id: int, now: datetime) -> Explanation | None:
+    query = select(nodes, pools.c.name.label("pool"), pools.c.boot_timeout_s, launches.c.reason.label("asked_because"))
+    joined = query.join(pools, pools.c.id == nodes.c.pool_id).join(launches, launches.c.id == nodes.c.launch_id)
+    node = connection.execute(joined.where(nodes.c.id == node_id)).first()
+    if node is None:
+        return None
+    told = [f"It exists because {node.asked_because}.", f"It is {node.state}: {node.reason}."]
+    if node.instance_id:
+        told.append(f"Its machine is {node.instance_id} in pool {node.pool}, launched at {_at(node.launched_at)}.")
+    if node.state in NODE_LIVE and node.heartbeat_at:
+        told.append(f"Its agent was heard of {(now - node.heartbeat_at).total_seconds():.0f} s ago.")
+    if node.protected:
+        told.append("It is protected: no policy releases it.")
+    running = (attempts.c.node_id == node_id, attempts.c.state == AttemptState.RUNNING)
+    busy = connection.execute(select(func.count()).where(*running)).scalar_one()
+    if node.state == NodeState.READY:
+        told.append(f"It runs {busy} task(s) in {node.slots} slot(s).")
+    recent = select(events.c.at, events.c.reason).where(events.c.node_id == node_id, events.c.subject == "node")
+    for event in reversed(connection.execute(recent.order_by(events.c.id.desc()).limit(8)).all()):
+        told.append(f"{_at(event.at)}: {event.reason}.")
+    return Explanation(f"node {node_id}", node.state, told, _next_of_node(node))
+
+
+def explain_pool(connection: Connection, pool_id: int, now: datetime) -> Explanation | None:
+    row = connection.execute(select(pools).where(pools.c.id == pool_id)).mappings().first()
+    if row is None:
+        return None
+    pool = dict(row)
+    view = pool_view(connection, pool, now)
+    decision = planner.decide(view, pool)
+    told = [f"{len(view.nodes)} node(s) of at most {pool['max_nodes']}, at least {pool['min_nodes']} without a token."]
+    told += [
+        f"{demand.owner} asks for {demand.count} with token {demand.token} since {_at(demand.since)}."
+        for demand in view.demands
+    ]
+    told += [f"Waiting: {wait.reason}." for wait in decision.waits]
+    told += [f"About to launch {wish.count}: {wish.reason}." for wish in decision.launches]
+    state = "paused" if pool["paused_at"] else "frozen" if pool["frozen_reason"] else "active"
+    nothing = "nothing until a job asks for machines"
+    return Explanation(f"pool {pool['name']}", state, told, "" if view.demands or view.nodes else nothing)
+
+
+def _pools(connection: Connection) -> Sequence[Mapping[str, Any]]:
+    return [dict(row) for row in connection.execute(select(pools).where(pools.c.gone_at.is_(None))).mappings()]
+
+
+def _decision(connection: Connection, pool: Mapping[str, Any], now: datetime) -> Decision:
+    return planner.decide(pool_view(connection, pool, now), pool)
+
+
+def _deployments(
+    connection: Connection, job_id: int, decisions: Mapping[int, tuple[Mapping[str, Any], Decision]]
+) -> Iterator[str]:
+    mine = (deployments.c.job_id == job_id, deployments.c.closed_at.is_(None))
+    for row in connection.execute(select(deployments).where(*mine)).all():
+        if row.pool_id not in decisions:
+            continue
+        pool, decision = decisions[row.pool_id]
+        counted = select(nodes.c.state, func.count()).where(nodes.c.deployment_id == row.id).group_by(nodes.c.state)
+        states = {state: count for state, count in connection.execute(counted) if state in NODE_LIVE}
+        have = ", ".join(f"{count} {state}" for state, count in states.items()) or "none yet"
+        yield f"It asked pool {pool['name']} for {row.machines} machine(s) with token {row.token}: {have}."
+        for wait in decision.waits:
+            if wait.demand_id == row.id:
+                yield f"Waiting: {wait.reason}."
+
+
+def _task(connection: Connection, task: Row[Any], now: datetime) -> str:
+    if task.state == TaskState.RUNNING:
+        query = select(attempts.c.node_id).where(attempts.c.task_id == task.id, attempts.c.state == AttemptState.RUNNING)
+        return f"runs on node {connection.execute(query).scalar()} since {_at(task.started_at)}."
+    if task.state == TaskState.WAITING:
+        query = select(tasks.c.name, tasks.c.state).join(needs, needs.c.needs_id == tasks.c.id)
+        unmet = connection.execute(query.where(needs.c.task_id == task.id, tasks.c.state != TaskState.SUCCEEDED))
+        return "waits for " + ", ".join(f"{row.name} ({row.state})" for row in unmet) + "."
+    if task.run_after is not None and task.run_after > now:
+        return f"is tried again at {_at(task.run_after)}: {task.reason}."
+    return _why_no_node(connection, task)
+
+
+def _why_no_node(connection: Connection, task: Row[Any]) -> str:
+    same = nodes.c.token.is_(None) if task.token is None else nodes.c.token == task.token
+    there = [same, nodes.c.state.in_(NODE_LIVE)] + ([nodes.c.pool_id == task.pool_id] if task.pool_id else [])
+    found = connection.execute(select(nodes.c.id, nodes.c.state, nodes.c.slots).where(*there).order_by(nodes.c.id)).all()
+    kind = f"with token {task.token}" if task.token else "without a token"
+    ready = [node for node in found if node.state == NodeState.READY]
+    coming = [node for node in found if node.state in (NodeState.REQUESTED, NodeState.LAUNCHING, NodeState.BOOTING)]
+    if ready:
+        return f"is queued: the {len(ready)} node(s) {kind} ({sum(n.slots for n in ready)} slot(s)) are busy; it is next when one is free."
+    if coming:
+        listed = ", ".join(f"node {node.id} ({node.state})" for node in coming[:5])
+        return f"is queued: no node {kind} is ready yet; on the way: {listed}."
+    asking = (deployments.c.token == task.token, deployments.c.closed_at.is_(None))
+    if task.token and connection.execute(select(deployments.c.id).where(*asking)).first():
+        return f"is queued: machines {kind} are asked for and none is on its way yet."
+    if task.token:
+        return (
+            f"is queued: no node {kind} is up and nothing asks for one; give the job an infrastructure block with a count."
+        )
+    return f"is queued: no node {kind} is up; start one with `orchestrator pool scale POOL 1`."
+
+
+def _ends(connection: Connection, job_id: int) -> Iterator[str]:
+    bad = (TaskState.FAILED, TaskState.SKIPPED, TaskState.CANCELLED)
+    query = select(tasks).where(tasks.c.job_id == job_id, tasks.c.state.in_(bad)).order_by(tasks.c.id).limit(SHOWN)
+    for task in connection.execute(query):
+        yield f"Task {task.name} ended {task.state}: {task.reason}."
+
+
+def _next_of_job(open_tasks: Sequence[Row[Any]]) -> str:
+    for state, told in (
+        (TaskState.RUNNING, "the running tasks end"),
+        (TaskState.QUEUED, "a node takes the queued tasks"),
+        (TaskState.WAITING, "the tasks it waits for end"),
+    ):
+        if any(task.state == state for task in open_tasks):
+            return told
+    return "its last task ends"
+
+
+def _next_of_node(node: Row[Any]) -> str:
+    deadline = f"its agent calls home, or it is replaced {node.boot_timeout_s} s after its launch"
+    return {
+        NodeState.REQUESTED: "the cloud is asked for its machine",
+        NodeState.LAUNCHING: "the cloud answers with its machine",
+        NodeState.BOOTING: deadline,
+        NodeState.READY: "it takes tasks until nothing asks for it",
+        NodeState.DRAINING: "its last tasks end, then its machine",
+        NodeState.TERMINATING: "a listing of the cloud no longer shows its machine; until then its end is asked again",
+        NodeState.TERMINATED: "nothing more",
+    }[NodeState(node.state)]
+
+
+def _at(moment: datetime | None) -> str:
+    return f"{moment:%H:%M:%S}" if moment else "?"

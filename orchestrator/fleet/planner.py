@@ -1,0 +1,130 @@
+"""Plan: what the policy wishes, held to the pool's bounds, becomes committed intents; no cloud is called here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import insert, select
+
+from orchestrator.fleet import leaving
+from orchestrator.fleet.pools import gone
+from orchestrator.fleet.view import pool_view
+from orchestrator.model.states import LaunchState, NodeState
+from orchestrator.model.tables import Launch, Node, Pool, table
+from orchestrator.store.writer import Tx
+from policies import iaas
+from policies.base import Decision, LaunchWish, Policy, PoolView, Wait
+
+pools, nodes, launches = table(Pool), table(Node), table(Launch)
+
+POLICIES: dict[str, Policy] = {"iaas": iaas.decide}
+BATCH = 50  # machines in one call to a cloud
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What holds a pool's launches back, whatever its policy wishes."""
+
+    max_nodes: int
+    held: str | None = None
+
+    @classmethod
+    def of(cls, pool: Mapping[str, Any]) -> Bounds:
+        name = pool["name"]
+        if pool["paused_at"] is not None:
+            return cls(pool["max_nodes"], f"pool {name} is paused: {pool['paused_reason']}")
+        if pool["frozen_reason"] is not None:
+            return cls(pool["max_nodes"], f"pool {name} is frozen: {pool['frozen_reason']}")
+        return cls(pool["max_nodes"])
+
+
+def plan(tx: Tx) -> None:
+    """Look at every pool once and write down what is to be launched and what is to go."""
+    present = select(pools).where(pools.c.gone_at.is_(None)).order_by(pools.c.id).with_for_update()
+    for pool in [dict(row) for row in tx.connection.execute(present).mappings()]:
+        view = pool_view(tx.connection, pool, tx.now)
+        if pool["deleted_at"] is not None and not view.nodes:
+            gone(tx, pool)
+            continue
+        decision = bounded(view, POLICIES[pool["policy"]](view), Bounds.of(pool))
+        for launch in decision.launches:
+            _request(tx, pool, launch)
+        for release in decision.releases:
+            leaving.begin(tx, release.node_id, release.reason, release.detail)
+
+
+def decide(view: PoolView, pool: Mapping[str, Any]) -> Decision:
+    """The decision as `plan` would carry it out: what `explain` tells from."""
+    return bounded(view, POLICIES[pool["policy"]](view), Bounds.of(pool))
+
+
+def bounded(view: PoolView, decision: Decision, bounds: Bounds) -> Decision:
+    """The decision within the pool's bounds. Every node that is not terminated counts against the cap, whatever its
+    state: failed and leaving machines still cost. Busy and protected nodes are never released."""
+    room = bounds.max_nodes - len(view.nodes)
+    granted: list[LaunchWish] = []
+    waits = list(decision.waits)
+    for wish in decision.launches:
+        count = 0 if bounds.held else max(0, min(wish.count, room))
+        if count:
+            granted.append(replace(wish, count=count))
+            room -= count
+        if count < wish.count:
+            limit = f"pool {view.name} at its limit of {bounds.max_nodes} node(s)"
+            waits.append(Wait(bounds.held or limit, wish.demand_id))
+    spared = {node.id for node in view.nodes if node.busy or node.protected}
+    releases = tuple(release for release in decision.releases if release.node_id not in spared)
+    return Decision(tuple(granted), releases, tuple(waits))
+
+
+def machine_kind(pool: Mapping[str, Any], image: str | None, instance_type: str | None) -> tuple[str, str]:
+    """The cloud's own names of image and type: the demand's first, then the pool's; SMALL … LARGE by its `sizes`."""
+    template = pool["launch"]
+    kind = instance_type if instance_type not in (None, "DEFAULT") else template["instance_type"]
+    return image or template["image"], template.get("sizes", {}).get(kind, kind)
+
+
+def _request(tx: Tx, pool: Mapping[str, Any], wish: LaunchWish) -> None:
+    image, instance_type = machine_kind(pool, wish.image, wish.instance_type)
+    left = wish.count
+    while left > 0:
+        count = min(left, BATCH)
+        left -= count
+        launch_id = tx.connection.execute(
+            insert(launches)
+            .values(
+                pool_id=pool["id"],
+                deployment_id=wish.demand_id,
+                state=LaunchState.REQUESTED,
+                reason=wish.reason,
+                machines=count,
+                image=image,
+                instance_type=instance_type,
+                tries=0,
+                requested_at=tx.now,
+            )
+            .returning(launches.c.id)
+        ).scalar_one()
+        tx.record("launch", launch_id, None, LaunchState.REQUESTED, wish.reason, None, "policy", {"pool_id": pool["id"]})
+        _store_nodes(tx, pool, wish, launch_id, count)
+
+
+def _store_nodes(tx: Tx, pool: Mapping[str, Any], wish: LaunchWish, launch_id: int, count: int) -> None:
+    row = {
+        "pool_id": pool["id"],
+        "launch_id": launch_id,
+        "deployment_id": wish.demand_id,
+        "state": NodeState.REQUESTED,
+        "reason": wish.reason,
+        "token": wish.token,
+        "slots": pool["slots"],
+        "protected": False,
+        "terminate_tries": 0,
+        "requested_at": tx.now,
+    }
+    inserted = insert(nodes).returning(nodes.c.id, sort_by_parameter_order=True)
+    for node_id in tx.connection.execute(inserted, [row] * count).scalars():
+        links = {"node_id": node_id, "pool_id": pool["id"]}
+        tx.record("node", node_id, None, NodeState.REQUESTED, wish.reason, None, "policy", links)

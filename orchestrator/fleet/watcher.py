@@ -1,0 +1,201 @@
+"""Watch: what the clouds show is compared with what is written, cloud by cloud, and the difference acted on.
+
+One paged listing a cloud and look. Only a successful listing ends a node's row, and "not visible yet" is not "gone".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import Row, func, select, update
+
+from orchestrator.clock import Clock
+from orchestrator.clouds import Clouds
+from orchestrator.fleet import leaving
+from orchestrator.model.states import LAUNCH_OPEN, NODE_LIVE, NODE_ON_ITS_WAY, NodeState
+from orchestrator.model.tables import Launch, Node, Pool, table
+from orchestrator.store.writer import Tx, Writer
+from providers.base import TAG_POOL, Instance, InstanceState, ProviderError
+
+log = structlog.get_logger(__name__)
+pools, nodes, launches = table(Pool), table(Node), table(Launch)
+
+GONE = (InstanceState.ENDED, InstanceState.ENDING, InstanceState.STOPPED, InstanceState.STOPPING, InstanceState.ERROR)
+"""States in which a machine will do no more work for us (an agent's power-off shows as one of these)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One successful listing of one cloud, and when it began: rows written later than that are not judged by it."""
+
+    cloud: str
+    began_at: datetime
+    instances: Sequence[Instance]
+
+
+class Watcher:
+    """`step` looks at every cloud that may hold machines of ours. Orphans are remembered between looks."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        clouds: Clouds,
+        clock: Clock,
+        *,
+        installation: str,
+        visibility_s: float,
+        orphan_grace_s: float,
+    ) -> None:
+        self._writer = writer
+        self._clouds = clouds
+        self._clock = clock
+        self._installation = installation
+        self._visibility = timedelta(seconds=visibility_s)
+        self._grace = timedelta(seconds=orphan_grace_s)
+        self._orphans: dict[str, datetime] = {}
+        self._unreachable: dict[str, str] = {}
+
+    def step(self) -> None:
+        for cloud in self._clouds.names():
+            try:
+                look = Look(cloud, self._clock(), self._clouds.get(cloud).instances())
+            except ProviderError as error:
+                self._note(cloud, str(error))
+                continue
+            self._note(cloud, None)
+            orphans = self._writer.write(lambda tx, look=look: self._compare(tx, look))  # type: ignore[misc]
+            self._end_orphans(cloud, orphans)
+
+    def _note(self, cloud: str, trouble: str | None) -> None:
+        """Say once when a cloud cannot be listed, and once when it can again."""
+        if self._unreachable.get(cloud) == trouble:
+            return
+        if trouble is None:
+            self._unreachable.pop(cloud, None)
+            reason = f"cloud {cloud} can be listed again"
+        else:
+            self._unreachable[cloud] = trouble
+            reason = f"cloud {cloud} cannot be listed; nodes are not judged until it can: {trouble}"
+        self._writer.write(lambda tx: tx.tell("cloud", 0, reason))
+
+    def _compare(self, tx: Tx, look: Look) -> list[Instance]:
+        by_id = {instance.id: instance for instance in look.instances}
+        rows = live_nodes(tx, look.cloud)
+        for node in rows:
+            if node.instance_id is None:
+                _end_without_machine(tx, node)
+            elif node.launched_at is None or node.launched_at < look.began_at:
+                self._judge(tx, node, by_id.get(node.instance_id))
+        seen = [node.id for node in rows if (machine := by_id.get(node.instance_id)) and machine.state.exists]
+        if seen:
+            tx.connection.execute(update(nodes).where(nodes.c.id.in_(seen)).values(seen_at=tx.now))
+        _freeze_overshoot(tx, look)
+        return self._due_orphans(tx, look, {node.instance_id for node in rows})
+
+    def _judge(self, tx: Tx, node: Row[Any], machine: Instance | None) -> None:
+        """One node whose machine was visible, was visible once, or should be by now."""
+        if machine is None and node.seen_at is None and tx.now < node.launched_at + self._visibility:
+            return
+        if node.state == NodeState.TERMINATING:
+            if machine is None or not machine.state.exists:
+                leaving.ended(tx, node.id, f"machine {node.instance_id} has ended")
+        elif machine is None:
+            leaving.at_once(tx, node.id, "vanished", f"the cloud shows no machine {node.instance_id} any more")
+        elif machine.state in GONE:
+            told = f": {machine.fault}" if machine.fault else ""
+            leaving.at_once(tx, node.id, "vanished", f"the cloud says {machine.state} of {machine.id}{told}")
+
+    def _due_orphans(self, tx: Tx, look: Look, known: set[str]) -> list[Instance]:
+        """Machines of ours without a live row, seen again after the grace period (law 4)."""
+        in_flight = {f"{self._installation}-{id_}" for id_ in open_launches(tx)}
+        orphans = [
+            instance
+            for instance in look.instances
+            if instance.state.exists
+            and instance.state != InstanceState.ENDING
+            and instance.id not in known
+            and instance.launch_id not in in_flight
+            and not _row_came_meanwhile(tx, instance)
+        ]
+        marked = {orphan.id for orphan in orphans}
+        mine = {id_ for id_ in self._orphans if id_.startswith(f"{look.cloud}/")}
+        for id_ in mine - {f"{look.cloud}/{id_}" for id_ in marked}:
+            del self._orphans[id_]
+        due = []
+        for orphan in orphans:
+            first = self._orphans.setdefault(f"{look.cloud}/{orphan.id}", tx.now)
+            if first == tx.now:
+                tx.tell("cloud", 0, f"machine {orphan.id} in {look.cloud} is ours but has no live node: orphan, watched")
+            if tx.now - first >= self._grace:
+                tx.tell("cloud", 0, f"orphan {orphan.id} in {look.cloud} is ended after {self._grace.seconds} s of grace")
+                due.append(orphan)
+        return due
+
+    def _end_orphans(self, cloud: str, orphans: Sequence[Instance]) -> None:
+        if not orphans:
+            return
+        try:
+            self._clouds.get(cloud).terminate([orphan.id for orphan in orphans])
+        except ProviderError as error:
+            log.warning("orphans not ended, trying again at the next look", cloud=cloud, error=str(error))
+
+
+def live_nodes(tx: Tx, cloud: str) -> Sequence[Row[Any]]:
+    """The nodes of a cloud's pools that are not terminated."""
+    query = (
+        select(nodes)
+        .join(pools, pools.c.id == nodes.c.pool_id)
+        .where(pools.c.cloud == cloud, nodes.c.state.in_(NODE_LIVE))
+        .order_by(nodes.c.id)
+    )
+    return tx.connection.execute(query).all()
+
+
+def open_launches(tx: Tx) -> Sequence[int]:
+    return tx.connection.execute(select(launches.c.id).where(launches.c.state.in_(LAUNCH_OPEN))).scalars().all()
+
+
+def _row_came_meanwhile(tx: Tx, instance: Instance) -> bool:
+    """A node that took this machine and is live: written after the listing began."""
+    live = select(nodes.c.id).where(nodes.c.instance_id == instance.id, nodes.c.state.in_(NODE_LIVE))
+    return tx.connection.execute(live).first() is not None
+
+
+def _end_without_machine(tx: Tx, node: Row[Any]) -> None:
+    if node.state != NodeState.TERMINATING:
+        return
+    state = tx.connection.execute(select(launches.c.state).where(launches.c.id == node.launch_id)).scalar_one()
+    if state not in LAUNCH_OPEN:
+        leaving.ended(tx, node.id, "it never had a machine")
+
+
+def _freeze_overshoot(tx: Tx, look: Look) -> None:
+    """More machines of a pool than its cap and its launches in flight: launch nothing until that is understood."""
+    shown = Counter(i.tags.get(TAG_POOL) for i in look.instances if i.state.exists and i.state != InstanceState.ENDING)
+    for pool in tx.connection.execute(select(pools).where(pools.c.cloud == look.cloud)):
+        in_flight = tx.connection.execute(
+            select(func.coalesce(func.sum(launches.c.machines), 0)).where(
+                launches.c.pool_id == pool.id, launches.c.state.in_(LAUNCH_OPEN)
+            )
+        ).scalar_one()
+        most = max(pool.max_nodes, _rows_counted(tx, pool.id)) + in_flight
+        frozen = f"{shown[pool.name]} machines are shown where at most {most} may be" if shown[pool.name] > most else None
+        if (frozen is None) != (pool.frozen_reason is None):
+            tx.connection.execute(update(pools).where(pools.c.id == pool.id).values(frozen_reason=frozen))
+            told = (
+                f"frozen, nothing is launched: {frozen}"
+                if frozen
+                else "machines are within the cap again: not frozen any more"
+            )
+            tx.tell("pool", pool.id, told, pool_id=pool.id)
+
+
+def _rows_counted(tx: Tx, pool_id: int) -> int:
+    """Nodes that an operator's lower cap has not made fewer yet are no overshoot."""
+    live = select(func.count()).where(nodes.c.pool_id == pool_id, nodes.c.state.in_((*NODE_ON_ITS_WAY, NodeState.DRAINING)))
+    return int(tx.connection.execute(live).scalar_one())

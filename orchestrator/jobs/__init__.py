@@ -1,0 +1,1 @@
+"""Jobs: the job file, its submission, the progress of its graph, the outcome of each attempt."""

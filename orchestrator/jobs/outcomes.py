@@ -1,0 +1,109 @@
+"""What an attempt's end means for its task: a pure function of the rules, the counts and the outcome (law 8).
+
+Failures of the job and failures of the infrastructure are counted apart and have budgets of their own. Which of the two
+it was is said by what happened to the process, never by what the process printed or returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from orchestrator.model.states import AttemptState, TaskState
+
+INFRASTRUCTURE = frozenset({"lost", "start_failed"})
+"""Outcomes that are not the job's fault."""
+
+LONGEST_DELAY_S = 7 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended: `exited`, `timed_out`, `killed`, `cancelled`, `returned` (never started), or one of
+    INFRASTRUCTURE. `exit_code` is negative for a signal."""
+
+    kind: str
+    exit_code: int | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of the attempt and of its task, and which budget pays."""
+
+    attempt: AttemptState
+    task: TaskState
+    reason: str
+    run_after: datetime | None = None
+    job_failures: int = 0
+    infrastructure_failures: int = 0
+
+
+def judge(
+    outcome: Outcome,
+    retry: Mapping[str, Any],
+    *,
+    job_failures: int,
+    infrastructure_failures: int,
+    cancelling: bool,
+    now: datetime,
+) -> Verdict:
+    """`retry` is the task's rule (see `spec.Retry`); the two counts are those before this attempt."""
+    if outcome.kind == "exited" and outcome.exit_code == 0:
+        return Verdict(AttemptState.SUCCEEDED, TaskState.SUCCEEDED, "exit status 0")
+    if cancelling:
+        ended = AttemptState.LOST if outcome.kind == "lost" else AttemptState.CANCELLED
+        return Verdict(ended, TaskState.CANCELLED, "cancelled on request")
+    if outcome.kind in ("returned", "cancelled"):
+        return Verdict(AttemptState.CANCELLED, TaskState.QUEUED, outcome.detail or "handed back before it started")
+    if outcome.kind in INFRASTRUCTURE:
+        return _after_infrastructure_failure(outcome, retry, infrastructure_failures + 1)
+    return _after_job_failure(outcome, retry, job_failures + 1, now)
+
+
+def _after_infrastructure_failure(outcome: Outcome, retry: Mapping[str, Any], failures: int) -> Verdict:
+    budget = retry.get("infrastructure_attempts", 3)
+    what = outcome.detail or outcome.kind
+    if failures >= budget:
+        reason = f"{what}; that was infrastructure failure {failures} of {budget} allowed"
+        return Verdict(AttemptState.LOST, TaskState.FAILED, reason, infrastructure_failures=1)
+    reason = f"{what}; queued again (infrastructure failure {failures} of {budget} allowed)"
+    return Verdict(AttemptState.LOST, TaskState.QUEUED, reason, infrastructure_failures=1)
+
+
+def _after_job_failure(outcome: Outcome, retry: Mapping[str, Any], failures: int, now: datetime) -> Verdict:
+    ended = {"timed_out": AttemptState.TIMED_OUT, "killed": AttemptState.KILLED}.get(outcome.kind, AttemptState.FAILED)
+    what = outcome.detail or _told(outcome)
+    attempts = retry.get("attempts", 1)
+    allowed, why_not = _may_retry(outcome, retry, failures, attempts)
+    if not allowed:
+        reason = f"{what}; {why_not}" if why_not else what
+        return Verdict(ended, TaskState.FAILED, reason, job_failures=1)
+    delay_s = min(retry.get("delay", 0.0) * retry.get("backoff", 1.0) ** (failures - 1), LONGEST_DELAY_S)
+    run_after = now + timedelta(seconds=delay_s) if delay_s else None
+    reason = f"{what}; attempt {failures + 1} of {attempts} {f'in {delay_s:g} s' if delay_s else 'at once'}"
+    return Verdict(ended, TaskState.QUEUED, reason, run_after=run_after, job_failures=1)
+
+
+def _may_retry(outcome: Outcome, retry: Mapping[str, Any], failures: int, attempts: int) -> tuple[bool, str]:
+    code = outcome.exit_code
+    if code is not None and code in retry.get("never_on", []):
+        return False, f"no retry: {code} is in never_on"
+    only = retry.get("on_exit_codes")
+    if only is not None and outcome.kind == "exited" and code not in only:
+        return False, f"no retry: {code} is not in on_exit_codes"
+    if failures >= attempts:
+        return False, f"attempt {failures} of {attempts}, none left" if attempts > 1 else ""
+    return True, ""
+
+
+def _told(outcome: Outcome) -> str:
+    if outcome.kind == "timed_out":
+        return "over its time limit, ended by TERM"
+    if outcome.kind == "killed":
+        return "over its time limit, ended by KILL after the grace period"
+    if outcome.exit_code is not None and outcome.exit_code < 0:
+        return f"ended by signal {-outcome.exit_code}"
+    return f"exit status {outcome.exit_code}"

@@ -1,0 +1,299 @@
+"""The job file: what a person writes, checked whole before anything is created.
+
+Every error names the field's path, what is wrong, and the fix. Fields that later versions bring are unknown here and are
+refused, never ignored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from orchestrator.jobs.duration import Duration
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+TokenText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._$-]{1,100}$")]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
+EnvValue = Annotated[str, StringConstraints(max_length=32_768)]
+Operation = Literal["deploy", "undeploy", "deploy_and_undeploy"]
+
+MAX_TASKS = 10_000
+SIZES = ("DEFAULT", "SMALL", "MEDIUM", "LARGE")
+_OLD_KEYS = {
+    "NODE_ACCESS_TOKEN": "token",
+    "IAAS_NODE_SOURCE": "pool",
+    "IAAS_INSTANCE_NB": "count",
+    "IAAS_IMAGE_ID": "image",
+    "IAAS_INSTANCE_TYPE": "instance_type",
+    "IAAS_OPERATION": "operation",
+}
+
+
+class SpecError(Exception):
+    """A job file that is refused. `problems` are (path, message) pairs, each message with its fix."""
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(f"{path}: {message}" for path, message in problems))
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
+
+
+class Infrastructure(Strict):
+    """Machines asked for: so many, from this pool, of this kind, and when they come and go."""
+
+    pool: Name | None = None
+    count: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = None
+    image: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    instance_type: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
+    token: TokenText | None = None
+    operation: Operation | None = None
+
+    def over(self, base: Infrastructure | None) -> Infrastructure:
+        """Task value first, then the job's. The token is not inherited: it stands on the target itself."""
+        if base is None:
+            return self
+        inherited = {k: v for k, v in base.model_dump(exclude_none=True).items() if k != "token"}
+        return Infrastructure(**{**inherited, **self.model_dump(exclude_none=True)})
+
+
+class Retry(Strict):
+    """How often a task is tried. Failures of the infrastructure have a budget of their own."""
+
+    attempts: Annotated[int, Field(strict=True, ge=1, le=100)] = 1
+    delay: Duration = 0.0
+    backoff: Annotated[float, Field(ge=1, le=10)] = 1.0
+    on_exit_codes: list[int] | None = None
+    never_on: list[int] = []
+    infrastructure_attempts: Annotated[int, Field(strict=True, ge=1, le=100)] = 3
+
+
+class Timeout(Strict):
+    """TERM to the process group after `after`, KILL `grace` later."""
+
+    after: Duration
+    grace: Duration = 10.0
+
+
+class _Target(Strict):
+    """What a job and a task have in common."""
+
+    token: TokenText | None = None
+    infrastructure: Infrastructure | None = None
+    generic_information: dict[str, str | int] | None = None
+    env: dict[EnvName, EnvValue] = {}
+    retry: Retry | None = None
+    timeout: Timeout | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("timeout"), str | int | float):
+            return {**data, "timeout": {"after": data["timeout"]}}
+        return data
+
+    @model_validator(mode="after")
+    def _old_keys_fit(self) -> _Target:
+        _from_old_keys(self.generic_information or {})
+        return self
+
+    def asked(self) -> Infrastructure:
+        """The infrastructure block with the old keys and `token:` merged in; the plain fields win."""
+        old = _from_old_keys(self.generic_information or {})
+        own = self.infrastructure.model_dump(exclude_none=True) if self.infrastructure else {}
+        merged = {**old, **own}
+        if self.token is not None:
+            merged["token"] = self.token
+        return Infrastructure(**merged)
+
+
+class TaskSpec(_Target):
+    """One unit of work: a command, or the moment at which machines come (`deploy`) or go (`undeploy`)."""
+
+    name: Name
+    kind: Literal["run", "deploy", "undeploy"] = "run"
+    run: Annotated[str, StringConstraints(min_length=1, max_length=65_536)] | None = None
+    needs: list[Name] = []
+
+    @model_validator(mode="after")
+    def _command_fits_kind(self) -> TaskSpec:
+        if self.kind == "run" and not self.run:
+            raise ValueError("a task needs a command; add run: './command', or kind: deploy / undeploy")
+        if self.kind != "run" and self.run:
+            raise ValueError(f"a task of kind {self.kind} runs no command; remove run")
+        return self
+
+
+class JobSpec(_Target):
+    """A whole job file, canonical: one task or many are always `tasks`."""
+
+    name: Name
+    client: Name
+    params: dict[EnvName, EnvValue] = {}
+    priority: Annotated[int, Field(strict=True, ge=-1000, le=1000)] = 0
+    tasks: Annotated[list[TaskSpec], Field(min_length=1, max_length=MAX_TASKS)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_task_may_stand_alone(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "run" in data:
+            if "tasks" in data:
+                raise ValueError("run and tasks exclude each other; move the command into a task")
+            data = dict(data)
+            data["tasks"] = [{"name": data.get("name", "main"), "run": data.pop("run")}]
+        return data
+
+    @model_validator(mode="after")
+    def _graph_holds(self) -> JobSpec:
+        problems = [*_graph_problems(self.tasks), *_infrastructure_problems(self)]
+        if problems:
+            raise SpecError(problems)
+        return self
+
+    def target(self, task: TaskSpec) -> Infrastructure:
+        """What this task asks for: its own values first, then the job's; the token only if it stands on the task."""
+        return task.asked().over(self.asked())
+
+
+def parse(document: str | bytes | Mapping[str, Any]) -> JobSpec:
+    """A checked job file from YAML or JSON text, or from a document already read. Raises SpecError."""
+    if isinstance(document, str | bytes):
+        document = read_yaml(document)
+    if not isinstance(document, Mapping):
+        raise SpecError([("$", "a job file is a mapping; begin with name:, client: and run: or tasks:")])
+    if problems := list(_unstorable("$", document)):
+        raise SpecError(problems)
+    try:
+        return JobSpec.model_validate(dict(document))
+    except ValidationError as error:
+        raise SpecError(_problems(error)) from error
+
+
+def read_yaml(text: str | bytes) -> Any:
+    try:
+        return yaml.load(text, Loader=yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)  # noqa: S506
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "$"
+        what = getattr(error, "problem", None) or "unreadable text"
+        raise SpecError([(where, f"not valid YAML or JSON ({what}); mend it there")]) from error
+
+
+def _unstorable(path: str, value: object) -> Iterator[tuple[str, str]]:
+    """Text that no command line, environment or database can hold: NUL bytes and half surrogates."""
+    if isinstance(value, str):
+        if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+            yield path, "has a NUL byte or half a surrogate pair; remove it"
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _unstorable(f"{path}.{key!s:.40}".encode(errors="replace").decode(), item)
+            yield from _unstorable(f"{path}, a key", key)
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _unstorable(f"{path}[{i}]", item)
+
+
+def _from_old_keys(information: Mapping[str, str | int]) -> dict[str, Any]:
+    """The six keys of the old policy, as the fields they mean. Raises ValueError naming a key that does not fit."""
+    found: dict[str, Any] = {}
+    for key, value in information.items():
+        if key not in _OLD_KEYS:
+            raise ValueError(f"generic_information.{key} is unknown; the keys are {', '.join(_OLD_KEYS)}")
+        if key == "IAAS_INSTANCE_NB":
+            if not re.fullmatch(r"[1-9]\d{0,3}", str(value)):
+                raise ValueError(f"generic_information.{key} is {value!r}; write a number of machines such as 2")
+            found["count"] = int(value)
+        elif key == "IAAS_OPERATION":
+            if str(value).lower() not in ("deploy", "undeploy", "deploy_and_undeploy"):
+                raise ValueError(f"generic_information.{key} is {value!r}; write DEPLOY, UNDEPLOY or DEPLOY_AND_UNDEPLOY")
+            found["operation"] = str(value).lower()
+        else:
+            # The old per-job token was written with the connector's own variable.
+            found[_OLD_KEYS[key]] = re.sub(r"\$\{?PAS_JOB_ID\}?", "$JOB_ID", str(value))
+    return found
+
+
+def _graph_problems(tasks: list[TaskSpec]) -> list[tuple[str, str]]:
+    names = {task.name for task in tasks}
+    problems = [
+        (f"tasks[{i}].needs[{j}]", f"no task is named {need!r}; the tasks are {_some(names)}")
+        for i, task in enumerate(tasks)
+        for j, need in enumerate(task.needs)
+        if need not in names
+    ]
+    twice = [name for name, times in Counter(task.name for task in tasks).items() if times > 1]
+    problems += [("tasks", f"the name {name!r} stands twice; give each task its own") for name in twice]
+    try:
+        TopologicalSorter({task.name: task.needs for task in tasks}).prepare()
+    except CycleError as error:
+        circle = " → ".join(error.args[1])
+        problems.append(("tasks", f"needs go in a circle: {circle}; remove one of them"))
+    return problems
+
+
+def _infrastructure_problems(job: JobSpec) -> list[tuple[str, str]]:
+    problems = _target_problems("infrastructure", job.asked(), own=job.asked())
+    for i, task in enumerate(job.tasks):
+        own, target = task.asked(), job.target(task)
+        path = f"tasks[{i}].infrastructure"
+        if own != Infrastructure():
+            problems += _target_problems(path, target, own=own)
+        if task.kind == "deploy" and not own.token:
+            problems.append((f"tasks[{i}].token", "a deploy task says for which token; add token: to it"))
+        elif task.kind == "undeploy" and not (own.token or job.asked().token):
+            problems.append((f"tasks[{i}].token", "an undeploy task says which token's machines go; add token: to it"))
+    return problems
+
+
+def _target_problems(path: str, target: Infrastructure, own: Infrastructure) -> list[tuple[str, str]]:
+    problems = []
+    deploys = own.token is not None and target.pool is not None and target.operation != "undeploy"
+    if deploys and target.count is None:
+        problems.append((f"{path}.count", "how many machines is not said; add count: 1 or more"))
+    if own.count is not None and target.pool is None:
+        problems.append((f"{path}.pool", "machines are asked for but from no pool; add pool: NAME"))
+    if own.count is not None and own.token is None and path == "infrastructure":
+        problems.append((f"{path}.token", "machines are asked for but carry no token; add token: NAME-$JOB_ID"))
+    for text in (own.token or "").split("$")[1:]:
+        if not text.startswith("JOB_ID"):
+            problems.append(("token", f"{own.token!r} has an unknown variable; only $JOB_ID is replaced"))
+    return problems
+
+
+def _problems(error: ValidationError) -> list[tuple[str, str]]:
+    problems: list[tuple[str, str]] = []
+    for item in error.errors(include_url=False):
+        path = _path(item["loc"])
+        if item["type"] == "extra_forbidden":
+            message = "unknown field; remove it or mend its spelling"
+        elif item["type"] == "missing":
+            message = f"is missing; add {path.rsplit('.', 1)[-1]}:"
+        else:
+            message = item["msg"].removeprefix("Value error, ") + f" (got {_short(item['input'])})"
+        problems.append((path, message))
+    return problems
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return path.lstrip(".") or "$"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _some(names: set[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:8]) + (", …" if len(listed) > 8 else "")

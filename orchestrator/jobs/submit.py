@@ -1,0 +1,178 @@
+"""Submission: a checked job file becomes rows, all or none, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, insert, select
+
+from orchestrator.jobs import progress
+from orchestrator.jobs.spec import SIZES, Infrastructure, JobSpec, SpecError, TaskSpec
+from orchestrator.model.states import JobState, TaskState
+from orchestrator.model.tables import Client, Job, Pool, Task, TaskNeed, table
+from orchestrator.store.writer import Tx
+
+jobs, tasks, needs, pools, clients = (table(m) for m in (Job, Task, TaskNeed, Pool, Client))
+_insert_tasks = insert(tasks).returning(tasks.c.id, sort_by_parameter_order=True)
+_insert_job = insert(jobs).returning(jobs.c.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    job_id: int
+    repeated: bool = False
+
+
+def submit(tx: Tx, spec: JobSpec, *, actor: str, idempotency_key: str | None = None) -> Submitted:
+    """Store a job with its tasks, open what it deploys at once, and wake who can run it.
+
+    The same idempotency key gives the job of the first call. Raises SpecError for a pool or size that is not there;
+    nothing is created then.
+    """
+    if idempotency_key is not None:
+        earlier = select(jobs.c.id).where(jobs.c.idempotency_key == idempotency_key)
+        if (job_id := tx.connection.execute(earlier).scalar()) is not None:
+            return Submitted(job_id, repeated=True)
+    known = _pools_named_in(tx.connection, spec)
+    _check_against_pools(spec, known)
+    job_id = _store_job(tx, spec, actor, idempotency_key)
+    ready = _store_tasks(tx, spec, job_id, known)
+    tx.record("job", job_id, None, JobState.QUEUED, "submitted", None, actor, {"job_id": job_id})
+    target = _placed(spec.asked(), spec, job_id, known)
+    if progress.deploys(target):
+        progress.open_deployment(tx, job_id, None, target)
+    progress.became_ready(tx, ready)
+    return Submitted(job_id)
+
+
+def scoped_token(client: str, token: str, job_id: int) -> str:
+    """The token as nodes carry it. The client's name is part of it: two clients never share a token's nodes."""
+    return f"{client}/{token.replace('$JOB_ID', str(job_id))}"
+
+
+def _pools_named_in(connection: Connection, spec: JobSpec) -> dict[str, Mapping[str, Any]]:
+    blocks = [spec.asked(), *(spec.target(task) for task in spec.tasks)]
+    names = {block.pool for block in blocks if block.pool is not None}
+    if not names:
+        return {}
+    rows = connection.execute(select(pools).where(pools.c.name.in_(names), pools.c.deleted_at.is_(None))).mappings()
+    return {row["name"]: dict(row) for row in rows}
+
+
+def _check_against_pools(spec: JobSpec, known: Mapping[str, Mapping[str, Any]]) -> None:
+    problems: list[tuple[str, str]] = []
+    targets = [("infrastructure", spec.asked())]
+    targets += [(f"tasks[{i}].infrastructure", task.asked().over(spec.asked())) for i, task in enumerate(spec.tasks)]
+    for path, target in targets:
+        if target.pool is None:
+            continue
+        pool = known.get(target.pool)
+        if pool is None:
+            problems.append((f"{path}.pool", f"no pool is named {target.pool!r}; see `orchestrator pool list`"))
+        elif target.instance_type in SIZES[1:] and target.instance_type not in pool["launch"].get("sizes", {}):
+            fix = f"give it a meaning under sizes: in pool {target.pool!r}, or write the cloud's own name"
+            problems.append((f"{path}.instance_type", f"the size {target.instance_type} is unknown there; {fix}"))
+    if problems:
+        # A task that inherits the job's block has the job's mistake: say it once.
+        inherited = {message for path, message in problems if path.startswith("infrastructure")}
+        raise SpecError([p for p in problems if p[0].startswith("infrastructure") or p[1] not in inherited])
+
+
+def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None) -> int:
+    job_id: int = tx.connection.execute(
+        _insert_job,
+        {
+            "name": spec.name,
+            "client_id": _client_id(tx, spec.client),
+            "spec": spec.model_dump(mode="json", exclude_defaults=True, exclude={"tasks"}),
+            "operation": spec.asked().operation,
+            "params": spec.params,
+            "priority": spec.priority,
+            "state": JobState.QUEUED,
+            "reason": "submitted",
+            "tasks": len(spec.tasks),
+            "open_tasks": len(spec.tasks),
+            "idempotency_key": idempotency_key,
+            "submitted_by": actor,
+            "submitted_at": tx.now,
+        },
+    ).scalar_one()
+    if token := spec.asked().token:
+        tx.connection.execute(
+            jobs.update().where(jobs.c.id == job_id).values(token=scoped_token(spec.client, token, job_id))
+        )
+    return job_id
+
+
+def _client_id(tx: Tx, name: str) -> int:
+    found = tx.connection.execute(select(clients.c.id).where(clients.c.name == name)).scalar()
+    if found is not None:
+        return int(found)
+    return int(
+        tx.connection.execute(insert(clients).values(name=name, created_at=tx.now).returning(clients.c.id)).scalar_one()
+    )
+
+
+def _store_tasks(tx: Tx, spec: JobSpec, job_id: int, known: Mapping[str, Mapping[str, Any]]) -> list[progress.Ready]:
+    targets = [_placed(spec.target(task), spec, job_id, known) for task in spec.tasks]
+    job_token = spec.asked().token
+    inherited = scoped_token(spec.client, job_token, job_id) if job_token else None
+    rows: list[dict[str, Any]] = [
+        {
+            "job_id": job_id,
+            "name": task.name,
+            "kind": task.kind,
+            "spec": _task_document(spec, task, target),
+            "token": target.token or inherited,
+            "pool_id": target.pool_id,
+            "priority": spec.priority,
+            "state": TaskState.WAITING if task.needs else TaskState.QUEUED,
+            "reason": "submitted",
+            "waiting_on": len(set(task.needs)),
+            "queued_at": None if task.needs else tx.now,
+        }
+        for task, target in zip(spec.tasks, targets, strict=True)
+    ]
+    ids: Sequence[int] = tx.connection.execute(_insert_tasks, rows).scalars().all()
+    by_name = {task.name: id_ for task, id_ in zip(spec.tasks, ids, strict=True)}
+    edges = [
+        {"task_id": id_, "needs_id": by_name[need]}
+        for task, id_ in zip(spec.tasks, ids, strict=True)
+        for need in set(task.needs)
+    ]
+    if edges:
+        tx.connection.execute(insert(needs), edges)
+    return [
+        progress.Ready(id_, job_id, row["kind"], row["token"], row["pool_id"], row["spec"])
+        for id_, row in zip(ids, rows, strict=True)
+        if row["state"] == TaskState.QUEUED
+    ]
+
+
+def _placed(asked: Infrastructure, spec: JobSpec, job_id: int, known: Mapping[str, Mapping[str, Any]]) -> progress.Target:
+    return progress.Target(
+        token=scoped_token(spec.client, asked.token, job_id) if asked.token else None,
+        pool_id=known[asked.pool]["id"] if asked.pool else None,
+        count=asked.count,
+        image=asked.image,
+        instance_type=asked.instance_type,
+        operation=asked.operation,
+    )
+
+
+def _task_document(spec: JobSpec, task: TaskSpec, target: progress.Target) -> dict[str, Any]:
+    """What the queue needs to know of a task, without its job's file at hand."""
+    document: dict[str, Any] = {}
+    if task.run is not None:
+        document["run"] = task.run
+    if env := {**spec.env, **task.env}:
+        document["env"] = env
+    if retry := task.retry or spec.retry:
+        document["retry"] = retry.model_dump(mode="json", exclude_defaults=True)
+    if timeout := task.timeout or spec.timeout:
+        document["timeout"] = timeout.model_dump(mode="json")
+    if target.token is not None:
+        document["target"] = target.document()
+    return document

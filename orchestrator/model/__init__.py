@@ -1,0 +1,1 @@
+"""The nouns: tables (`tables`) and what may become of them (`states`)."""

@@ -1,0 +1,285 @@
+"""Tables. States are columns of text whose steps `states` draws; "later" is a time, "please stop" is a time, why is a
+`reason`. All times are aware UTC; durations carry their unit last (`boot_timeout_s`).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, DateTime, Dialect, ForeignKey, Index, Integer, Table, Text, desc
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, SQLModel
+
+from orchestrator.model.states import AttemptState, JobState, LaunchState, NodeState, TaskState
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC on both databases: SQLite forgets the zone, so it is given back here; naive values are refused."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"naive time {value!r}: use an aware one in UTC")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _id() -> Any:
+    # SQLite numbers only columns declared INTEGER; PostgreSQL's INTEGER would run out of events in some weeks.
+    column = Column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True)
+    return Field(default=None, sa_column=column)
+
+
+def _number(*, nullable: bool = True) -> Any:
+    """An id of a row that may be gone: no reference."""
+    return Field(default=None, sa_column=Column(BigInteger(), nullable=nullable))
+
+
+def _time(*, index: bool = False, nullable: bool = True) -> Any:
+    return Field(default=None, sa_column=Column(UtcDateTime(), nullable=nullable, index=index))
+
+
+def _reference(target: str, *, index: bool = False, nullable: bool = True) -> Any:
+    return Field(default=None, sa_column=Column(ForeignKey(target), nullable=nullable, index=index))
+
+
+def _json(nullable: bool = False) -> Any:
+    return Field(default_factory=dict, sa_column=Column(JSON, nullable=nullable))
+
+
+def _text(nullable: bool = True) -> Any:
+    return Field(default=None if nullable else "", sa_column=Column(Text, nullable=nullable))
+
+
+class Meta(SQLModel, table=True):
+    """Facts of this installation, by name: its id, which every instance in every cloud carries as a tag."""
+
+    key: str = Field(primary_key=True)
+    value: str
+
+
+class Client(SQLModel, table=True):
+    """A tenant: owns jobs, and the tokens its jobs and nodes carry."""
+
+    id: int = _id()
+    name: str = Field(unique=True)
+    created_at: datetime = _time(nullable=False)
+
+
+class ApiToken(SQLModel, table=True):
+    """A person's or a program's key to the API, kept as a hash."""
+
+    __tablename__ = "api_token"
+
+    id: int = _id()
+    name: str = Field(unique=True)
+    hash: str = Field(unique=True)
+    created_at: datetime = _time(nullable=False)
+    revoked_at: datetime | None = _time()
+
+
+class Pool(SQLModel, table=True):
+    """Machines of one cloud under one policy within bounds. `launch` is the template every launch begins from."""
+
+    id: int = _id()
+    name: str = Field(unique=True)
+    cloud: str
+    policy: str = "iaas"
+    min_nodes: int = 0
+    max_nodes: int = 10
+    slots: int = 1
+    launch: dict[str, Any] = _json()
+    boot_timeout_s: int = 600
+    heartbeat_timeout_s: int = 90
+    drain_timeout_s: int = 300
+    lease_s: int = 900
+    created_at: datetime = _time(nullable=False)
+    paused_at: datetime | None = _time()
+    paused_reason: str | None = _text()
+    frozen_reason: str | None = _text()
+    deleted_at: datetime | None = _time()
+    gone_at: datetime | None = _time()
+
+
+class Job(SQLModel, table=True):
+    """One run of a job file. Its state is derived from its tasks; `open_tasks` counts those not ended yet."""
+
+    id: int = _id()
+    name: str
+    client_id: int = _reference("client.id", nullable=False)
+    spec: dict[str, Any] = _json()
+    params: dict[str, Any] = _json()
+    token: str | None = None
+    operation: str | None = None
+    priority: int = 0
+    state: str = Field(default=JobState.QUEUED, index=True)
+    reason: str | None = _text()
+    tasks: int = 0
+    open_tasks: int = 0
+    idempotency_key: str | None = Field(default=None, unique=True)
+    submitted_by: str | None = None
+    submitted_at: datetime = _time(nullable=False)
+    started_at: datetime | None = _time()
+    finished_at: datetime | None = _time()
+    cancel_requested_at: datetime | None = _time()
+
+
+class Task(SQLModel, table=True):
+    """One unit of a job's graph, on one node. `waiting_on` counts the needs not done yet."""
+
+    __table_args__ = (
+        Index("ix_task_queue", "state", "token", desc("priority"), "id"),
+        Index("ix_task_job", "job_id", "state"),
+        Index("ix_task_run_after", "run_after"),
+    )
+
+    id: int = _id()
+    job_id: int = _reference("job.id", nullable=False)
+    name: str
+    kind: str = "run"
+    spec: dict[str, Any] = _json()
+    token: str | None = None
+    pool_id: int | None = _reference("pool.id")
+    priority: int = 0
+    state: str = TaskState.WAITING
+    reason: str | None = _text()
+    waiting_on: int = 0
+    attempts: int = 0
+    job_failures: int = 0
+    infrastructure_failures: int = 0
+    run_after: datetime | None = _time()
+    queued_at: datetime | None = _time()
+    started_at: datetime | None = _time()
+    finished_at: datetime | None = _time()
+    exit_code: int | None = None
+
+
+class TaskNeed(SQLModel, table=True):
+    """An edge of a job's graph: `task_id` starts only after `needs_id`."""
+
+    __tablename__ = "task_need"
+
+    task_id: int = Field(sa_column=Column(ForeignKey("task.id"), primary_key=True))
+    needs_id: int = Field(sa_column=Column(ForeignKey("task.id"), primary_key=True, index=True))
+
+
+class Attempt(SQLModel, table=True):
+    """One try of a task. Its id is the fencing token: a result for another attempt is stored as late, never accepted."""
+
+    __table_args__ = (Index("ix_attempt_node", "node_id", "state"),)
+
+    id: int = _id()
+    task_id: int = _reference("task.id", nullable=False, index=True)
+    node_id: int = _reference("node.id", nullable=False)
+    number: int
+    state: str = AttemptState.RUNNING
+    reason: str | None = _text()
+    exit_code: int | None = None
+    log_size: int = 0
+    claimed_at: datetime = _time(nullable=False)
+    started_at: datetime | None = _time()
+    finished_at: datetime | None = _time()
+
+
+class Deployment(SQLModel, table=True):
+    """Machines a job or a task asked for: so many with this token, from when it is opened until it is closed."""
+
+    id: int = _id()
+    job_id: int = _reference("job.id", nullable=False, index=True)
+    task_id: int | None = _reference("task.id")
+    pool_id: int = _reference("pool.id", nullable=False, index=True)
+    token: str
+    machines: int
+    image: str | None = None
+    instance_type: str | None = None
+    opened_at: datetime = _time(nullable=False)
+    closed_at: datetime | None = _time()
+    reason: str | None = _text()
+
+
+class Launch(SQLModel, table=True):
+    """One intent to start so many machines. Its id is the cloud's idempotency token."""
+
+    id: int = _id()
+    pool_id: int = _reference("pool.id", nullable=False)
+    deployment_id: int | None = _reference("deployment.id")
+    state: str = Field(default=LaunchState.REQUESTED, index=True)
+    reason: str | None = _text()
+    machines: int
+    image: str
+    instance_type: str
+    tries: int = 0
+    run_after: datetime | None = _time()
+    requested_at: datetime = _time(nullable=False)
+    launched_at: datetime | None = _time()
+
+
+class Node(SQLModel, table=True):
+    """Our intent for one machine. `instance_id` is what the cloud gave for it; `reason` says why it is in its state,
+    `end_reason` in one word why it had to go."""
+
+    __table_args__ = (Index("ix_node_pool", "pool_id", "state"),)
+
+    id: int = _id()
+    pool_id: int = _reference("pool.id", nullable=False)
+    launch_id: int = _reference("launch.id", nullable=False, index=True)
+    deployment_id: int | None = _reference("deployment.id", index=True)
+    state: str = NodeState.REQUESTED
+    reason: str | None = _text()
+    token: str | None = None
+    slots: int = 1
+    instance_id: str | None = Field(default=None, unique=True)
+    address: str | None = None
+    protected: bool = False
+    credential_hash: str | None = Field(default=None, unique=True)
+    agent_version: str | None = None
+    requested_at: datetime = _time(nullable=False)
+    launched_at: datetime | None = _time()
+    seen_at: datetime | None = _time()
+    enrolled_at: datetime | None = _time()
+    heartbeat_at: datetime | None = _time()
+    draining_at: datetime | None = _time()
+    terminating_at: datetime | None = _time()
+    terminate_asked_at: datetime | None = _time()
+    terminate_tries: int = 0
+    terminated_at: datetime | None = _time()
+    end_reason: str | None = None
+
+
+class Event(SQLModel, table=True):
+    """Append-only: what happened to what, why, who did it, when."""
+
+    __table_args__ = (
+        Index("ix_event_job", "job_id", "id"),
+        Index("ix_event_node", "node_id", "id"),
+        Index("ix_event_pool", "pool_id", "id"),
+    )
+
+    id: int = _id()
+    at: datetime = _time(nullable=False)
+    subject: str
+    subject_id: int = _number(nullable=False)
+    from_state: str | None = None
+    to_state: str | None = None
+    reason: str
+    detail: str | None = _text()
+    actor: str = "master"
+    job_id: int | None = _number()
+    task_id: int | None = _number()
+    attempt_id: int | None = _number()
+    node_id: int | None = _number()
+    pool_id: int | None = _number()
+
+
+def table(model: type[SQLModel]) -> Table:
+    """The Core table behind a model, for batches on the hot path."""
+    return model.__table__  # type: ignore[attr-defined, no-any-return]

@@ -1,0 +1,82 @@
+"""Settings: `orchestrator.toml` in the working folder (or `--config FILE`), overruled by `ORCHESTRATOR_…` variables.
+
+Cloud credentials stay where the SDKs look for them (profiles, environment, instance roles); here they are only named.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+CONFIG_FILE = "orchestrator.toml"
+
+
+class CloudSettings(BaseModel):
+    """One cloud account. `profile` is a profile of the SDK's own files; keys here are for the local cloud only."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    provider: Literal["ec2"] = "ec2"
+    region: str = "us-east-1"
+    profile: str | None = None
+    endpoint_url: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = None
+
+
+class Settings(BaseSettings):
+    """Everything a master is told from outside."""
+
+    model_config = SettingsConfigDict(env_prefix="ORCHESTRATOR_", env_nested_delimiter="__", extra="forbid")
+
+    host: str = Field("127.0.0.1", description="address the master listens on")
+    port: int = Field(8642, ge=0, le=65535, description="port the master listens on")
+    master_url: str | None = Field(None, description="the master as machines reach it; default: from host and port")
+    data_dir: Path = Field(Path("orchestrator-data"), description="database, logs and keys of this master")
+    database_url: str | None = Field(None, description="sqlite:///… or postgresql://…; default: SQLite in data_dir")
+    tls_cert: Path | None = Field(None, description="certificate (PEM); agents pin it")
+    tls_key: Path | None = Field(None, description="key of the certificate (PEM)")
+    look_s: float = Field(10.0, gt=0, description="the periodic look, which only heals: events wake the master at once")
+    orphan_grace_s: float = Field(60.0, ge=0, description="how long a machine of ours without a row may stay")
+    visibility_s: float = Field(60.0, ge=0, description="how long a cloud may take to show a new machine")
+    log_limit_mb: float = Field(16.0, gt=0, description="largest log kept of one attempt")
+    clouds: dict[str, CloudSettings] = Field(default_factory=dict, description="cloud accounts by name")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir / 'orchestrator.db'}"
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.tls_cert else "http"
+
+    @property
+    def url(self) -> str:
+        """The master as machines reach it."""
+        return self.master_url or f"{self.scheme}://{self.host}:{self.port}"
+
+
+def load(config: Path | None = None) -> Settings:
+    """Settings from this file, or from `orchestrator.toml` here if there is one. Raises on unknown or wrong values."""
+    path = config or Path(CONFIG_FILE)
+    if config is not None and not config.exists():
+        raise FileNotFoundError(f"{config} does not exist; write it, or leave --config out to use {CONFIG_FILE}")
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=path)
+
+    return FromFile()

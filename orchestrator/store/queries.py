@@ -1,0 +1,140 @@
+"""The reads behind the faces: rows as dictionaries, a page at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, select
+
+from orchestrator.model.states import NODE_LIVE, AttemptState
+from orchestrator.model.tables import Attempt, Client, Event, Job, Node, Pool, Task, table
+
+jobs, tasks, attempts, nodes, pools, clients, events = (table(m) for m in (Job, Task, Attempt, Node, Pool, Client, Event))
+Rows = list[dict[str, Any]]
+
+
+def list_jobs(
+    connection: Connection, limit: int, before: int | None, state: str | None = None, client: str | None = None
+) -> Rows:
+    query = _jobs()
+    if state is not None:
+        query = query.where(jobs.c.state == state)
+    if client is not None:
+        query = query.where(clients.c.name == client)
+    return _page(connection, query, jobs.c.id, limit, before)
+
+
+def get_job(connection: Connection, job_id: int) -> dict[str, Any] | None:
+    return _one(connection, _jobs().where(jobs.c.id == job_id))
+
+
+def list_tasks(connection: Connection, job_id: int, limit: int, after: int = 0) -> Rows:
+    """The tasks of a job in the order of its file, with the node and id of each one's last attempt."""
+    last = (
+        select(attempts.c.task_id, func.max(attempts.c.id).label("attempt_id"))
+        .join(tasks, tasks.c.id == attempts.c.task_id)
+        .where(tasks.c.job_id == job_id)
+        .group_by(attempts.c.task_id)
+        .subquery()
+    )
+    query = (
+        select(tasks, pools.c.name.label("pool"), last.c.attempt_id, attempts.c.node_id)
+        .join(pools, pools.c.id == tasks.c.pool_id, isouter=True)
+        .join(last, last.c.task_id == tasks.c.id, isouter=True)
+        .join(attempts, attempts.c.id == last.c.attempt_id, isouter=True)
+        .where(tasks.c.job_id == job_id, tasks.c.id > after)
+        .order_by(tasks.c.id)
+        .limit(limit)
+    )
+    return _all(connection, query)
+
+
+def list_pools(connection: Connection, name: str | None = None) -> Rows:
+    """Pools that are not gone, with the number of their nodes by state."""
+    query = select(pools).where(pools.c.gone_at.is_(None)).order_by(pools.c.name)
+    rows = _all(connection, query.where(pools.c.name == name) if name is not None else query)
+    counted = select(nodes.c.pool_id, nodes.c.state, func.count()).where(nodes.c.state.in_(NODE_LIVE))
+    states: dict[int, dict[str, int]] = {}
+    for pool_id, state, count in connection.execute(counted.group_by(nodes.c.pool_id, nodes.c.state)):
+        states.setdefault(pool_id, {})[state] = count
+    for row in rows:
+        row["nodes"] = states.get(row["id"], {})
+        row["state"], row["state_reason"] = _pool_state(row)
+    return rows
+
+
+def list_nodes(
+    connection: Connection,
+    limit: int,
+    before: int | None,
+    state: str | None = None,
+    pool: str | None = None,
+    live: bool = False,
+) -> Rows:
+    query = _nodes()
+    if state is not None:
+        query = query.where(nodes.c.state == state)
+    if live:
+        query = query.where(nodes.c.state.in_(NODE_LIVE))
+    if pool is not None:
+        query = query.where(pools.c.name == pool)
+    return _page(connection, query, nodes.c.id, limit, before)
+
+
+def get_node(connection: Connection, node_id: int) -> dict[str, Any] | None:
+    return _one(connection, _nodes().where(nodes.c.id == node_id))
+
+
+def list_events(connection: Connection, limit: int, before: int | None, after: int | None, **links: int | None) -> Rows:
+    """Newest first; with `after`, oldest first from there, to catch up."""
+    query = select(events)
+    for name, value in links.items():
+        if value is not None:
+            query = query.where(events.c[name] == value)
+    if after is not None:
+        return _all(connection, query.where(events.c.id > after).order_by(events.c.id).limit(limit))
+    return _page(connection, query, events.c.id, limit, before)
+
+
+def _pool_state(row: dict[str, Any]) -> tuple[str, str | None]:
+    if row["deleted_at"]:
+        return "deleting", "its nodes are leaving; it is gone when the last has"
+    if row["paused_at"]:
+        return "paused", row["paused_reason"]
+    if row["frozen_reason"]:
+        return "frozen", row["frozen_reason"]
+    return "active", None
+
+
+def _jobs() -> Select[Any]:
+    columns = [column for column in jobs.c if column.name not in ("spec", "params")]
+    return select(*columns, clients.c.name.label("client")).join(clients, clients.c.id == jobs.c.client_id)
+
+
+def _nodes() -> Select[Any]:
+    running = (
+        select(attempts.c.node_id, func.count().label("busy"))
+        .where(attempts.c.state == AttemptState.RUNNING)
+        .group_by(attempts.c.node_id)
+        .subquery()
+    )
+    return (
+        select(nodes, pools.c.name.label("pool"), func.coalesce(running.c.busy, 0).label("busy"))
+        .join(pools, pools.c.id == nodes.c.pool_id)
+        .join(running, running.c.node_id == nodes.c.id, isouter=True)
+    )
+
+
+def _page(connection: Connection, query: Select[Any], id_: Any, limit: int, before: int | None) -> Rows:
+    if before is not None:
+        query = query.where(id_ < before)
+    return _all(connection, query.order_by(id_.desc()).limit(limit))
+
+
+def _all(connection: Connection, query: Select[Any]) -> Rows:
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _one(connection: Connection, query: Select[Any]) -> dict[str, Any] | None:
+    row = connection.execute(query).mappings().first()
+    return dict(row) if row else None

@@ -1,0 +1,170 @@
+"""The one writer: a thread that gives each piece of work its transaction, and what arrives together the same one.
+
+Group commit makes a durable answer cost a share of one commit. Work must be repeatable: when one piece of a group fails,
+the group is rolled back and each piece runs again alone, so that nobody pays for a stranger's mistake. Events are
+collected on the transaction, inserted with it, and handed to the listeners once it is committed; wake-ups hang on them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+import structlog
+from sqlalchemy import Connection, Engine, insert
+
+from orchestrator.clock import Clock, utc_now
+from orchestrator.model.tables import Event, table
+
+T = TypeVar("T")
+EventRow = dict[str, Any]
+Queued = Counter[tuple[str | None, int | None]]
+"""How many tasks became ready to run, by their token (None: without one) and pool (None: any)."""
+Listener = Callable[[Sequence[EventRow], Queued], None]
+GROUP = 128
+
+log = structlog.get_logger(__name__)
+_insert_events = insert(table(Event)).returning(table(Event).c.id, sort_by_parameter_order=True)
+
+
+@dataclass(slots=True)
+class Tx:
+    """A write transaction under way: its connection, its moment, the events that will tell of it, whom it wakes."""
+
+    connection: Connection
+    now: datetime
+    events: list[EventRow] = field(default_factory=list)
+    queued: Queued = field(default_factory=Counter)
+
+    def tell(
+        self,
+        subject: str,
+        subject_id: int,
+        reason: str,
+        *,
+        detail: str | None = None,
+        actor: str = "master",
+        **links: int | None,
+    ) -> None:
+        """Record that something was decided or refused, without a change of state (`store.doors` tells of those)."""
+        self.record(subject, subject_id, None, None, reason, detail, actor, links)
+
+    def record(
+        self,
+        subject: str,
+        subject_id: int,
+        from_state: str | None,
+        to_state: str | None,
+        reason: str,
+        detail: str | None,
+        actor: str,
+        links: dict[str, int | None],
+    ) -> None:
+        self.events.append(
+            {
+                "at": self.now,
+                "subject": subject,
+                "subject_id": subject_id,
+                "from_state": from_state,
+                "to_state": to_state,
+                "reason": reason,
+                "detail": detail,
+                "actor": actor,
+                "job_id": links.get("job_id"),
+                "task_id": links.get("task_id"),
+                "attempt_id": links.get("attempt_id"),
+                "node_id": links.get("node_id"),
+                "pool_id": links.get("pool_id"),
+            }
+        )
+
+
+@dataclass(slots=True)
+class _Piece(Generic[T]):
+    work: Callable[[Tx], T]
+    future: Future[T]
+
+
+class Writer:
+    """Start it once a process; `write` from threads, `awrite` from the event loop; `close` ends it after the queue."""
+
+    def __init__(self, engine: Engine, clock: Clock = utc_now) -> None:
+        self._engine = engine.execution_options(writing=True)
+        self._clock = clock
+        self._queue: SimpleQueue[_Piece[Any] | None] = SimpleQueue()
+        self._listeners: list[Listener] = []
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._thread.start()
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` with the events of every commit, on the writer's thread: it must not wait."""
+        self._listeners.append(listener)
+
+    def submit(self, work: Callable[[Tx], T]) -> Future[T]:
+        future: Future[T] = Future()
+        self._queue.put(_Piece(work, future))
+        return future
+
+    def write(self, work: Callable[[Tx], T]) -> T:
+        return self.submit(work).result()
+
+    async def awrite(self, work: Callable[[Tx], T]) -> T:
+        return await asyncio.wrap_future(self.submit(work))
+
+    def close(self) -> None:
+        self._queue.put(None)
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            group = [first]
+            ending = False
+            while len(group) < GROUP and not self._queue.empty():
+                piece = self._queue.get()
+                if piece is None:
+                    ending = True
+                    break
+                group.append(piece)
+            self._commit(group)
+            if ending:
+                return
+
+    def _commit(self, group: list[_Piece[Any]]) -> None:
+        try:
+            answers, tx = self._transact(group)
+        except Exception as error:  # noqa: BLE001 - whatever it is belongs to the one who asked
+            if len(group) > 1:
+                for piece in group:
+                    self._commit([piece])
+            else:
+                group[0].future.set_exception(error)
+            return
+        self._publish(tx)
+        for piece, answer in zip(group, answers, strict=True):
+            piece.future.set_result(answer)
+
+    def _transact(self, group: list[_Piece[Any]]) -> tuple[list[Any], Tx]:
+        with self._engine.begin() as connection:
+            tx = Tx(connection, self._clock())
+            answers = [piece.work(tx) for piece in group]
+            if tx.events:
+                ids = connection.execute(_insert_events, tx.events).scalars()
+                for row, id_ in zip(tx.events, ids, strict=True):
+                    row["id"] = id_
+        return answers, tx
+
+    def _publish(self, tx: Tx) -> None:
+        if not tx.events and not tx.queued:
+            return
+        for listener in self._listeners:
+            try:
+                listener(tx.events, tx.queued)
+            except Exception:
+                log.exception("a listener failed; what it would have woken is found at the next look")

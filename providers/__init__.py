@@ -1,0 +1,1 @@
+"""Clouds behind one contract (see `providers.base`). No database, no policy."""

@@ -1,0 +1,201 @@
+"""A lab is a cloud one can look behind: what the contract suite needs to know of a cloud besides its provider.
+
+A new provider joins the suite by a lab of its own in `LABS`; the suite is the same for all.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from providers import localcloud
+from providers.base import TAG_INSTALLATION, Instance, LaunchRequest, Provider
+from providers.ec2 import Ec2Provider
+
+REGION = "eu-west-1"
+
+
+class Lab(Protocol):
+    """One cloud under test, shared by many tests; each takes an installation of its own."""
+
+    image: str
+    instance_type: str
+
+    def provider(self, installation: str, *, timeout_s: float = 10) -> Provider:
+        """A provider of this installation, by the same account as all others."""
+
+    def strangers(self) -> set[str]:
+        """Start machines that are not ours, one with another installation's tag and one without any; their ids."""
+
+    def alive(self, ids: set[str]) -> set[str]:
+        """Which of these machines are neither ended nor ending, by the cloud's own word."""
+
+    def launched(self, installation: str) -> set[str]:
+        """Every machine ever made for this installation, by the cloud's own word."""
+
+    def user_data(self, instance_id: str) -> bytes:
+        """The raw user data this machine got."""
+
+    def power_off(self, instance_id: str) -> None:
+        """Let the guest of a booted machine power itself off."""
+
+    def calls(self) -> int:
+        """How many calls the cloud has had."""
+
+    def fault(self, verb: str, what: str, *, after: int = 0) -> None:
+        """Let one call of a verb fail, the next one or the one after some.
+
+        What: lost reply, lost request, no capacity, quota, throttled, refused, broken.
+        """
+
+    def slow(self, verb: str, delay_s: float) -> None:
+        """Let the next call of a verb wait before it does anything."""
+
+    def hide_new(self, age_s: float) -> None:
+        """Let listings not show what is younger than this, as clouds do."""
+
+    def short_pages(self, length: int) -> None:
+        """Let listings come in pages of this length."""
+
+    def scarce(self, count: int) -> None:
+        """Let the next launch give no more machines than this."""
+
+    def inert(self) -> None:
+        """Let new machines not boot: many of them then cost nothing."""
+
+    def heal(self) -> None:
+        """All faults are over."""
+
+
+class Ec2Lab:
+    """The EC2 provider against the local cloud, over HTTP."""
+
+    image = "ami-local"
+    instance_type = "t3.micro"
+    _verbs = {
+        "launch": "RunInstances",
+        "instances": "DescribeInstances",
+        "terminate": "TerminateInstances",
+        "console": "GetConsoleOutput",
+    }
+    _faults: dict[str, dict[str, Any]] = {
+        "lost reply": {"drop": "reply"},
+        "lost request": {"drop": "request"},
+        "no capacity": {"error": "InsufficientInstanceCapacity", "status": 500},
+        "quota": {"error": "VcpuLimitExceeded", "status": 400},
+        "throttled": {"error": "RequestLimitExceeded", "status": 503},
+        "refused": {"error": "AuthFailure", "status": 401},
+        "broken": {"error": "InternalError", "status": 500},
+    }
+
+    def __init__(self, cloud: localcloud.LocalCloud) -> None:
+        import boto3
+
+        self.cloud = cloud
+        keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+        self._ec2 = boto3.client("ec2", region_name=REGION, endpoint_url=cloud.endpoint_url, **keys)
+
+    def provider(self, installation: str, *, timeout_s: float = 10) -> Ec2Provider:
+        return Ec2Provider(
+            installation=installation,
+            region=REGION,
+            endpoint_url=self.cloud.endpoint_url,
+            access_key_id="local",
+            secret_access_key="local",
+            timeout_s=timeout_s,
+        )
+
+    def strangers(self) -> set[str]:
+        theirs = [{"Key": TAG_INSTALLATION, "Value": f"other-{uuid.uuid4().hex}"}]
+        marked = self._start(TagSpecifications=[{"ResourceType": "instance", "Tags": theirs}])
+        return {marked, self._start()}
+
+    def _start(self, **more: Any) -> str:
+        reply = self._ec2.run_instances(ImageId=self.image, InstanceType="t3.micro", MinCount=1, MaxCount=1, **more)
+        return reply["Instances"][0]["InstanceId"]
+
+    def alive(self, ids: set[str]) -> set[str]:
+        machines = self.cloud.machines()
+        return {name for name in ids if machines[name]["state"] not in ("shutting-down", "terminated")}
+
+    def launched(self, installation: str) -> set[str]:
+        ours = [{"Name": f"tag:{TAG_INSTALLATION}", "Values": [installation]}]
+        pages = self._ec2.get_paginator("describe_instances").paginate(Filters=ours)
+        return {each["InstanceId"] for page in pages for part in page["Reservations"] for each in part["Instances"]}
+
+    def user_data(self, instance_id: str) -> bytes:
+        reply = self._ec2.describe_instance_attribute(InstanceId=instance_id, Attribute="userData")
+        return base64.b64decode(reply["UserData"]["Value"])
+
+    def power_off(self, instance_id: str) -> None:
+        (Path(self.cloud.machines()[instance_id]["root"]) / "run/initctl").write_text("poweroff\n")
+
+    def calls(self) -> int:
+        return sum(self.cloud.calls().values())
+
+    def fault(self, verb: str, what: str, *, after: int = 0) -> None:
+        self.cloud.faults({"action": self._verbs[verb], "times": 1, "skip": after, **self._faults[what]})
+
+    def slow(self, verb: str, delay_s: float) -> None:
+        self.cloud.faults({"action": self._verbs[verb], "times": 1, "delay_s": delay_s})
+
+    def hide_new(self, age_s: float) -> None:
+        self.cloud.faults({"action": "DescribeInstances", "hide_new_s": age_s})
+
+    def short_pages(self, length: int) -> None:
+        self.cloud.faults({"action": "DescribeInstances", "page_size": length})
+
+    def scarce(self, count: int) -> None:
+        self.cloud.faults({"action": "RunInstances", "max_given": count, "times": 1})
+
+    def inert(self) -> None:
+        self.cloud.faults({"no_boot": True})
+
+    def heal(self) -> None:
+        self.cloud.clear_faults()
+
+
+@contextmanager
+def ec2_lab(folder: Path) -> Iterator[Lab]:
+    with localcloud.start(folder, boot_delay_s=0.1, stop_delay_s=0.1) as cloud:
+        yield Ec2Lab(cloud)
+
+
+LABS = {"ec2": ec2_lab}
+
+
+class Tenant:
+    """One installation in a lab: what a test acts with."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.installation = f"contract-{uuid.uuid4().hex[:12]}"
+        self.provider = lab.provider(self.installation)
+
+    def request(self, count: int = 1, launch_id: str | None = None, **more: Any) -> LaunchRequest:
+        values: dict[str, Any] = {
+            "launch_id": launch_id or f"launch-{uuid.uuid4().hex}",
+            "count": count,
+            "image": self.lab.image,
+            "instance_type": self.lab.instance_type,
+            "user_data": b"#!/bin/sh\necho up\n",
+            "tags": {"purpose": "contract"},
+        }
+        return LaunchRequest(**{**values, **more})
+
+    def wait_for(self, wanted: Callable[[list[Instance]], bool], within_s: float = 10) -> list[Instance]:
+        """The first listing that is as wanted."""
+        deadline = time.monotonic() + within_s
+        while not wanted(seen := self.provider.instances()):
+            assert time.monotonic() < deadline, f"not in {within_s} s: {seen}"
+            time.sleep(0.03)
+        return seen
+
+
+def ids(instances: list[Instance]) -> set[str]:
+    return {instance.id for instance in instances}
