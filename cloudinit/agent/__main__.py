@@ -6,7 +6,6 @@ come down. It opens no port. What it holds is in a journal on its disk until the
 
 import argparse
 import json
-import os
 import sys
 
 from calls import Master
@@ -30,15 +29,11 @@ def main():
         identity = enrol(master, machine, config)
     except Refused as refusal:
         say("the master has no place for this machine: %s" % refusal)
-        machine.power_off("enrolment refused")
-        return 0
+        return machine.power_off("enrolment refused")
     say("enrolled as node %d with %d slot(s)" % (identity["node_id"], identity["slots"]))
     worker = Worker(master, machine, Journal(machine.path("journal")), identity)
-    reason = worker.run()
-    machine.power_off(reason)
-    return 0
+    return machine.power_off(worker.run())
 
 
 if __name__ == "__main__":
-    os.umask(0o077)
     sys.exit(main())

@@ -24,15 +24,17 @@ def enrol(master, machine, config):
     The credential is made here and written down before it is sent. A repeat after a lost answer is the same request to
     the master; only another machine with this secret is another one.
     """
-    identity = machine.path("identity")
+    identity, instance_id = machine.path("identity"), machine.instance_id()
     if os.path.exists(identity):
         with open(identity, encoding="utf-8") as file:
             known = json.load(file)
-        master.credential = known["credential"]
-        return known
+        if known["instance_id"] == instance_id:
+            master.credential = known["credential"]
+            return known
+        machine.forget()  # this disk is a copy of another machine's
     request = {
         "secret": config["enrolment_secret"],
-        "instance_id": machine.instance_id(),
+        "instance_id": instance_id,
         "credential": _credential(machine),
         "agent_version": VERSION,
         "protocol": PROTOCOL,
@@ -45,7 +47,7 @@ def enrol(master, machine, config):
         except Failed as error:
             status, answer = 0, {"error": str(error)}
         if status == 200:
-            known = dict(answer, credential=request["credential"])
+            known = dict(answer, credential=request["credential"], instance_id=instance_id)
             write_private(identity, json.dumps(known))
             master.credential = request["credential"]
             return known

@@ -32,15 +32,25 @@ class Machine:
         with open(self.root + "/var/lib/cloud/data/instance-id", encoding="utf-8") as file:
             return file.read().strip()
 
+    def forget(self):
+        # type: () -> None
+        """Drop who this machine was and what it held: an image may be made of a machine that had worked."""
+        for name in ("identity", "credential", "journal"):
+            if os.path.exists(self.path(name)):
+                os.unlink(self.path(name))
+
     def power_off(self, reason):
-        # type: (str) -> None
-        """End this machine. Clouds are told at launch that a machine which powers off is terminated."""
+        # type: (str) -> int
+        """End this machine. Clouds are told at launch that a machine which powers off is terminated.
+
+        Returns this program's exit status: not 0 where the machine stays up, so that the agent is started again and
+        tries again."""
         say("powering off: %s" % reason)
         for command in ([self.root + "/sbin/poweroff"], ["/usr/sbin/shutdown", "-h", "now"]):
-            if os.path.exists(command[0]):
-                subprocess.call(command)
-                return
-        say("found no way to power off; the master will end this machine")
+            if os.path.exists(command[0]) and subprocess.call(command) == 0:
+                return 0
+        say("found no way to power off; trying again")
+        return 1
 
 
 def write_private(path, text):

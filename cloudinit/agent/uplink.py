@@ -43,7 +43,9 @@ class Uplink:
         try:
             self._finish_overtaken(selector)
             if self._call is None:
-                self._begin(selector, message(False))
+                body = message(False)
+                if body is not None:
+                    self._begin(selector, body)
             elif self._waits and self._overtaken is None:
                 news = message(True)
                 if news is not None:

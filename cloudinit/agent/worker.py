@@ -13,7 +13,8 @@ from uplink import Uplink
 POLL_S = 20.0  # how long a call with nothing to say may wait at the master
 LOG_LOOK_S = 0.25
 RETURN_AFTER_S = 1.0  # an order that found no slot by then may find one elsewhere
-AHEAD_MOST = 16
+AHEAD_MOST = 32
+GATHER_S = 0.005  # while there is work at hand, results go up together: a call costs the master the same for ten as for one
 AHEAD_SPAN_S = 0.1  # orders taken ahead must be worked off within this
 REMEMBERED = 4096
 
@@ -34,6 +35,7 @@ class Worker:
         self._past = {}  # type: dict  # attempts ended lately: a repeated order must not run again
         self._draining = False
         self._mean_s = None  # type: float | None
+        self._answered = 0.0
         self._environment = {k: v for k, v in os.environ.items() if k in _KEPT}
         self._selector = selectors.DefaultSelector()
         self._wake_r, self._wake_w = os.pipe()
@@ -80,6 +82,7 @@ class Worker:
     def _take(self, answer):
         # type: (dict) -> None
         """What the master said."""
+        self._answered = time.monotonic()
         self._draining = bool(answer.get("draining"))
         for item in answer.get("logs", ()):
             if item["attempt"] in self._tails:
@@ -183,7 +186,9 @@ class Worker:
 
     def _message(self, overtaking):
         # type: (bool) -> dict | None
-        """The next sync, or None when a call waits at the master already and there is nothing new to say."""
+        """The next sync. None while results gather, and while a call waits at the master and there is no news."""
+        if self._gather_s() > 0:
+            return None
         budget = [LogTail.CHUNK_TOTAL]
         logs = [chunk for attempt, tail in self._tails.items() for chunk in tail.chunks(attempt, budget)]
         results = [result for attempt, result in self._journal.ended.items() if self._log_is_up(attempt)]
@@ -196,6 +201,12 @@ class Worker:
             "results": results[:500],
             "logs": logs,
         }
+
+    def _gather_s(self):
+        # type: () -> float
+        if len(self._waiting) < self._slots:
+            return 0.0
+        return self._answered + GATHER_S - time.monotonic()
 
     def _log_is_up(self, attempt):
         # type: (int) -> bool
@@ -216,7 +227,7 @@ class Worker:
         if self._running:
             now = time.monotonic()
             ends = [running.deadline - now for running in self._running.values() if running.deadline is not None]
-            pause_s = min([LOG_LOOK_S, *ends])
+            pause_s = min([LOG_LOOK_S, self._gather_s() if self._gather_s() > 0 else LOG_LOOK_S, *ends])
         elif self._uplink.idle:
             pause_s = 5.0
         return max(0.0, min(pause_s, self._uplink.pause_s()))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, insert, or_, select
+from sqlalchemy import ColumnElement, Row, Select, bindparam, insert, or_, select
 
 from orchestrator.model.states import AttemptState, JobState, NodeState, TaskState
 from orchestrator.model.tables import Attempt, Job, Node, Task, table
@@ -20,7 +20,7 @@ from orchestrator.store.writer import Tx
 
 jobs, tasks, attempts, nodes = (table(m) for m in (Job, Task, Attempt, Node))
 
-AHEAD = 16
+AHEAD = 32
 """Attempts a node may hold beyond its slots, so that short tasks never wait for the network."""
 
 _claimable = (
@@ -28,6 +28,39 @@ _claimable = (
     jobs.c.params, jobs.c.state.label("job_state"), jobs.c.name.label("job_name"),
 )  # fmt: skip
 _insert_attempts = insert(attempts).returning(attempts.c.id, sort_by_parameter_order=True)
+
+# Statements of the hot path are built once: SQLAlchemy compiles them once, and a call costs only its parameters.
+_holder = (
+    select(nodes.c.id, nodes.c.pool_id, nodes.c.token, nodes.c.slots, nodes.c.state)
+    .where(nodes.c.id == bindparam("node_id"))
+    .with_for_update(read=True)
+)
+
+
+def _claim(token_rule: ColumnElement[bool]) -> Select[Any]:
+    return (
+        select(*_claimable)
+        .join(jobs, jobs.c.id == tasks.c.job_id)
+        .where(
+            tasks.c.state == TaskState.QUEUED,
+            token_rule,
+            or_(tasks.c.pool_id.is_(None), tasks.c.pool_id == bindparam("pool_id")),
+            or_(tasks.c.run_after.is_(None), tasks.c.run_after <= bindparam("now", type_=tasks.c.run_after.type)),
+        )
+        .order_by(tasks.c.priority.desc(), tasks.c.id)
+        .limit(bindparam("wanted"))
+        .with_for_update(skip_locked=True, of=tasks)
+    )
+
+
+_claim_unprotected = _claim(tasks.c.token.is_(None))
+_claim_by_token = _claim(tasks.c.token == bindparam("token"))
+_orders = (
+    select(*_claimable, attempts.c.id.label("attempt_id"), attempts.c.number)
+    .join(tasks, tasks.c.id == attempts.c.task_id)
+    .join(jobs, jobs.c.id == tasks.c.job_id)
+    .where(attempts.c.id.in_(bindparam("ids", expanding=True)))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +76,18 @@ class Holder:
 
 def holder(tx: Tx, node_id: int) -> Holder:
     """The node's row, locked against a drain until this transaction ends."""
-    columns = (nodes.c.id, nodes.c.pool_id, nodes.c.token, nodes.c.slots, nodes.c.state)
-    row = tx.connection.execute(select(*columns).where(nodes.c.id == node_id).with_for_update(read=True)).one()
-    return Holder(*row)
+    return Holder(*tx.connection.execute(_holder, {"node_id": node_id}).one())
 
 
 def claim(tx: Tx, node: Holder, wanted: int) -> list[dict[str, Any]]:
     """Give the node up to `wanted` queued tasks it may run, as the orders its agent carries out."""
     if wanted <= 0 or node.state != NodeState.READY:
         return []
-    due = or_(tasks.c.run_after.is_(None), tasks.c.run_after <= tx.now)
-    query = (
-        select(*_claimable)
-        .join(jobs, jobs.c.id == tasks.c.job_id)
-        .where(tasks.c.state == TaskState.QUEUED, token_matches(node.token), placed_in(node.pool_id), due)
-        .order_by(tasks.c.priority.desc(), tasks.c.id)
-        .limit(wanted)
-        .with_for_update(skip_locked=True, of=tasks)
-    )
-    chosen = tx.connection.execute(query).all()
+    parameters = {"pool_id": node.pool_id, "now": tx.now, "wanted": wanted}
+    if node.token is None:
+        chosen = tx.connection.execute(_claim_unprotected, parameters).all()
+    else:
+        chosen = tx.connection.execute(_claim_by_token, parameters | {"token": node.token}).all()
     if not chosen:
         return []
     rows = [
@@ -76,21 +102,8 @@ def claim(tx: Tx, node: Holder, wanted: int) -> list[dict[str, Any]]:
 
 def orders_for(tx: Tx, node: Holder, attempt_ids: Sequence[int]) -> list[dict[str, Any]]:
     """The orders of attempts already claimed: sent again when the reply that carried them was lost."""
-    query = (
-        select(*_claimable, attempts.c.id.label("attempt_id"), attempts.c.number)
-        .join(tasks, tasks.c.id == attempts.c.task_id)
-        .join(jobs, jobs.c.id == tasks.c.job_id)
-        .where(attempts.c.id.in_(attempt_ids))
-    )
-    return [order(node, row, row.attempt_id, row.number) for row in tx.connection.execute(query)]
-
-
-def token_matches(token: str | None) -> ColumnElement[bool]:
-    return tasks.c.token.is_(None) if token is None else tasks.c.token == token
-
-
-def placed_in(pool_id: int) -> ColumnElement[bool]:
-    return or_(tasks.c.pool_id.is_(None), tasks.c.pool_id == pool_id)
+    rows = tx.connection.execute(_orders, {"ids": attempt_ids})
+    return [order(node, row, row.attempt_id, row.number) for row in rows]
 
 
 def order(node: Holder, task: Row[Any], attempt_id: int, number: int) -> dict[str, Any]:

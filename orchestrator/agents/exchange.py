@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from orchestrator.agents.claims import AHEAD, Holder, claim, holder, orders_for
 from orchestrator.agents.results import Result, accept
@@ -22,6 +22,13 @@ from orchestrator.model.tables import Attempt, Job, Task, table
 from orchestrator.store.writer import Tx
 
 jobs, tasks, attempts = (table(m) for m in (Job, Task, Attempt))
+
+_live = (
+    select(attempts.c.id, jobs.c.cancel_requested_at)
+    .join(tasks, tasks.c.id == attempts.c.task_id)
+    .join(jobs, jobs.c.id == tasks.c.job_id)
+    .where(attempts.c.node_id == bindparam("node_id"), attempts.c.state == AttemptState.RUNNING)
+)
 
 Id = Annotated[int, Field(ge=1, lt=1 << 62)]
 Moment = Annotated[float, Field(ge=0, lt=1e11)]
@@ -102,13 +109,7 @@ def exchange(tx: Tx, node_id: int, message: SyncMessage) -> Answer:
 
 def _compare(tx: Tx, node: Holder, message: SyncMessage, reported: set[int], answer: Answer) -> None:
     """The node's live attempts against what its agent holds: deliver again, stop, and claim into what is free."""
-    query = (
-        select(attempts.c.id, jobs.c.cancel_requested_at)
-        .join(tasks, tasks.c.id == attempts.c.task_id)
-        .join(jobs, jobs.c.id == tasks.c.job_id)
-        .where(attempts.c.node_id == node.id, attempts.c.state == AttemptState.RUNNING)
-    )
-    live = {row.id: row.cancel_requested_at for row in tx.connection.execute(query)}
+    live = {id_: asked for id_, asked in tx.connection.execute(_live, {"node_id": node.id})}
     known = set(message.known) - reported
     answer.stop |= {id_: "fenced" for id_ in known - live.keys()}
     answer.stop |= {id_: "cancelled" for id_, asked in live.items() if asked is not None}

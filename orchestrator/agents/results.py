@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, bindparam, select
 
 from orchestrator.jobs import progress
 from orchestrator.jobs.outcomes import Outcome, judge
@@ -17,6 +17,20 @@ from orchestrator.store.doors import Move, advance
 from orchestrator.store.writer import Tx
 
 jobs, tasks, attempts = (table(m) for m in (Job, Task, Attempt))
+
+_with_tasks = (
+    select(
+        attempts.c.id.label("attempt_id"), attempts.c.node_id, attempts.c.state.label("attempt_state"),
+        tasks.c.id, tasks.c.job_id, tasks.c.spec, tasks.c.token, tasks.c.pool_id, tasks.c.queued_at,
+        tasks.c.job_failures, tasks.c.infrastructure_failures,
+        jobs.c.cancel_requested_at, jobs.c.tasks.label("job_tasks"), jobs.c.state.label("job_state"),
+    )
+    .join(tasks, tasks.c.id == attempts.c.task_id)
+    .join(jobs, jobs.c.id == tasks.c.job_id)
+    .with_for_update(of=attempts)
+)  # fmt: skip
+_reported = _with_tasks.where(attempts.c.id.in_(bindparam("ids", expanding=True)))
+_running_on = _with_tasks.where(attempts.c.node_id == bindparam("node_id"), attempts.c.state == AttemptState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +50,7 @@ def accept(tx: Tx, node_id: int, results: Sequence[Result]) -> None:
     A result that was taken before is passed over in silence: the agent repeats until it is acknowledged.
     """
     by_attempt = {result.attempt: result for result in results}
-    rows = tx.connection.execute(_attempts_with_tasks().where(attempts.c.id.in_(by_attempt))).all()
+    rows = tx.connection.execute(_reported, {"ids": list(by_attempt)}).all()
     live = [row for row in rows if row.node_id == node_id and row.attempt_state == AttemptState.RUNNING]
     end_attempts(tx, [(row, by_attempt[row.attempt_id]) for row in live])
     for row in rows:
@@ -49,8 +63,7 @@ def accept(tx: Tx, node_id: int, results: Sequence[Result]) -> None:
 
 def lose_attempts(tx: Tx, node_id: int, why: str) -> int:
     """The node is gone or silent: its live attempts are lost, their tasks queued again. Returns how many."""
-    query = _attempts_with_tasks().where(attempts.c.node_id == node_id, attempts.c.state == AttemptState.RUNNING)
-    rows = tx.connection.execute(query).all()
+    rows = tx.connection.execute(_running_on, {"node_id": node_id}).all()
     end_attempts(tx, [(row, Result(row.attempt_id, Outcome("lost", detail=why))) for row in rows])
     return len(rows)
 
@@ -92,21 +105,11 @@ def end_attempts(tx: Tx, ends: Sequence[tuple[Row[Any], Result]]) -> None:
         if open_again:
             tx.queued[row.token, row.pool_id] += 1
         else:
-            settled.append(progress.Ended(row.id, row.job_id, verdict.task, row.spec))
+            settled.append(progress.Ended(row.id, row.job_id, verdict.task, row.spec, alone=row.job_tasks == 1))
     advance(tx, Attempt, attempt_moves)
     advance(tx, Task, task_moves)
     if settled:
         progress.settle(tx, settled)
-
-
-def _attempts_with_tasks() -> Select[Any]:
-    columns: Iterable[Any] = (
-        attempts.c.id.label("attempt_id"), attempts.c.node_id, attempts.c.state.label("attempt_state"),
-        tasks.c.id, tasks.c.job_id, tasks.c.spec, tasks.c.token, tasks.c.pool_id, tasks.c.queued_at,
-        tasks.c.job_failures, tasks.c.infrastructure_failures, jobs.c.cancel_requested_at,
-    )  # fmt: skip
-    joined = select(*columns).join(tasks, tasks.c.id == attempts.c.task_id).join(jobs, jobs.c.id == tasks.c.job_id)
-    return joined.with_for_update(of=attempts)
 
 
 def _store_late(tx: Tx, row: Row[Any], result: Result) -> None:

@@ -1,14 +1,26 @@
-"""The `orchestrator` command."""
+"""The `orchestrator` command.
+
+A new one is one line here: `app.command(NAME)(function)`, or `command(app, NAME)(function)` where it calls the master.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="settings file; default: orchestrator.toml here")]
+from orchestrator.cli import jobs, nodes, pools
+from orchestrator.cli.audit import audit
+from orchestrator.cli.events import events
+from orchestrator.cli.session import ConfigFile, command, load_settings, with_complaints
+from orchestrator.cli.submit import submit
+
+STATUS = (
+    "Exit status: 0 done, 1 the job failed or the audit found trouble, 2 refused or used wrongly, "
+    "3 the job was cancelled, 4 no master answers, 130 Ctrl-C."
+)
+# Help without rich: it is drawn three times as fast, and is plain in a pipe.
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, epilog=STATUS
+)
 
 
 @app.callback()
@@ -19,10 +31,22 @@ def _root() -> None:
 @app.command()
 def serve(config: ConfigFile = None) -> None:
     """Run the master."""
-    from orchestrator.cli import serve as command
-    from orchestrator.settings import load
 
-    command.run(load(config))
+    def work() -> None:
+        settings = load_settings(config)
+        from orchestrator.cli import serve as server
+
+        server.run(settings)
+
+    with_complaints(work)
+
+
+command(app, "submit")(submit)
+app.add_typer(jobs.app, name="job")
+app.add_typer(pools.app, name="pool")
+app.add_typer(nodes.app, name="node")
+command(app, "audit")(audit)
+command(app, "events")(events)
 
 
 def main() -> None:

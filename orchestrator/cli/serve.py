@@ -14,7 +14,7 @@ from orchestrator.api.http import build
 from orchestrator.app import Master
 from orchestrator.settings import Settings
 
-ADMIN_TOKEN = "admin.token"
+ADMIN_TOKEN = "admin.token"  # noqa: S105 - the name of a file
 
 
 def run(settings: Settings) -> None:

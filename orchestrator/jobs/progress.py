@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, func, insert, select, update
 
 from orchestrator.model.states import JOB_OPEN, JobState, TaskState
 from orchestrator.model.tables import Deployment, Job, Task, TaskNeed, table
@@ -20,6 +20,16 @@ from orchestrator.store.writer import Tx
 
 jobs, tasks, needs, deployments = (table(m) for m in (Job, Task, TaskNeed, Deployment))
 CHUNK = 500  # ids in one IN (…)
+
+_counted_down = (
+    update(jobs)
+    .where(jobs.c.id.in_(bindparam("ids", expanding=True)))
+    .values(open_tasks=jobs.c.open_tasks - bindparam("by"))
+    .returning(
+        jobs.c.id, jobs.c.state, jobs.c.tasks, jobs.c.open_tasks,
+        jobs.c.token, jobs.c.operation, jobs.c.cancel_requested_at,
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,7 @@ class Ended:
     job_id: int
     state: TaskState
     spec: Mapping[str, Any]
+    alone: bool = False  # its job has no other task, so nothing depends on it
 
 
 def deploys(target: Target) -> bool:
@@ -114,8 +125,8 @@ def settle(tx: Tx, ended: Sequence[Ended]) -> None:
         all_ended += pending
         for task in pending:
             _undeploy_after(tx, task)
-        succeeded = [task for task in pending if task.state == TaskState.SUCCEEDED]
-        others = [task for task in pending if task.state != TaskState.SUCCEEDED]
+        succeeded = [task for task in pending if not task.alone and task.state == TaskState.SUCCEEDED]
+        others = [task for task in pending if not task.alone and task.state != TaskState.SUCCEEDED]
         pending = _begin(tx, _release_dependents(tx, succeeded)) + _skip_dependents(tx, others)
     _count_down(tx, all_ended)
 
@@ -220,25 +231,25 @@ def _count_down(tx: Tx, ended: Sequence[Ended]) -> None:
     by_count: dict[int, list[int]] = defaultdict(list)
     for job_id, count in Counter(task.job_id for task in ended).items():
         by_count[count].append(job_id)
+    finished: list[Row[Any]] = []
     for count, job_ids in by_count.items():
-        counted = {"open_tasks": jobs.c.open_tasks - count}
-        tx.connection.execute(update(jobs).where(jobs.c.id.in_(job_ids)).values(counted))
-    columns = (jobs.c.id, jobs.c.state, jobs.c.tasks, jobs.c.token, jobs.c.operation, jobs.c.cancel_requested_at)
-    whole = (jobs.c.id.in_({task.job_id for task in ended}), jobs.c.open_tasks == 0, jobs.c.state.in_(JOB_OPEN))
-    finished = tx.connection.execute(select(*columns).where(*whole)).all()
+        for ids in _chunks(job_ids):
+            rows = tx.connection.execute(_counted_down, {"by": count, "ids": ids}).all()
+            finished += [row for row in rows if row.open_tasks == 0 and row.state in JOB_OPEN]
     if finished:
-        only = {task.job_id: task.state for task in ended}
-        _finish_jobs(tx, finished, only)
+        _finish_jobs(tx, finished, {task.job_id: task for task in ended})
 
 
-def _finish_jobs(tx: Tx, finished: Sequence[Any], last_state: Mapping[int, TaskState]) -> None:
+def _finish_jobs(tx: Tx, finished: Sequence[Row[Any]], last: Mapping[int, Ended]) -> None:
     moves = []
     for job in finished:
-        states = {last_state[job.id]: 1} if job.tasks == 1 else _task_states(tx, job.id)
+        states = {last[job.id].state: 1} if job.tasks == 1 else _task_states(tx, job.id)
         to, reason = job_outcome(states, cancelled=job.cancel_requested_at is not None)
         moves.append(Move(job.id, job.state, to, reason, {"finished_at": tx.now}, {"job_id": job.id}))
     advance(tx, Job, moves)
-    close_deployments(tx, "its job is done", job_id=[job.id for job in finished])
+    asking = [job.id for job in finished if job.token or job.tasks > 1 or "target" in last[job.id].spec]
+    if asking:
+        close_deployments(tx, "its job is done", job_id=asking)
     for job in finished:
         if job.token and job.operation == "undeploy":
             close_deployments(tx, f"job {job.id} is done and undeploys its token", token=job.token)

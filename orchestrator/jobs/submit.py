@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
 from orchestrator.jobs import progress
 from orchestrator.jobs.spec import SIZES, Infrastructure, JobSpec, SpecError, TaskSpec
@@ -17,6 +17,7 @@ from orchestrator.store.writer import Tx
 jobs, tasks, needs, pools, clients = (table(m) for m in (Job, Task, TaskNeed, Pool, Client))
 _insert_tasks = insert(tasks).returning(tasks.c.id, sort_by_parameter_order=True)
 _insert_job = insert(jobs).returning(jobs.c.id)
+_client_by_name = select(clients.c.id).where(clients.c.name == bindparam("name"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None) -
 
 
 def _client_id(tx: Tx, name: str) -> int:
-    found = tx.connection.execute(select(clients.c.id).where(clients.c.name == name)).scalar()
+    found = tx.connection.execute(_client_by_name, {"name": name}).scalar()
     if found is not None:
         return int(found)
     return int(

@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 import structlog
-from sqlalchemy import Connection, Engine, insert
+from sqlalchemy import Connection, Engine, func, insert, select, text
 
 from orchestrator.clock import Clock, utc_now
 from orchestrator.model.tables import Event, table
@@ -31,7 +31,9 @@ Listener = Callable[[Sequence[EventRow], Queued], None]
 GROUP = 128
 
 log = structlog.get_logger(__name__)
-_insert_events = insert(table(Event)).returning(table(Event).c.id, sort_by_parameter_order=True)
+_insert_events = insert(table(Event))
+_last_event = select(func.coalesce(func.max(table(Event).c.id), 0))
+_next_events = text("SELECT nextval('event_id_seq') FROM generate_series(1, :count)")
 
 
 @dataclass(slots=True)
@@ -155,9 +157,9 @@ class Writer:
             tx = Tx(connection, self._clock())
             answers = [piece.work(tx) for piece in group]
             if tx.events:
-                ids = connection.execute(_insert_events, tx.events).scalars()
-                for row, id_ in zip(tx.events, ids, strict=True):
+                for row, id_ in zip(tx.events, _event_ids(connection, len(tx.events)), strict=True):
                     row["id"] = id_
+                connection.execute(_insert_events, tx.events)
         return answers, tx
 
     def _publish(self, tx: Tx) -> None:
@@ -168,3 +170,11 @@ class Writer:
                 listener(tx.events, tx.queued)
             except Exception:
                 log.exception("a listener failed; what it would have woken is found at the next look")
+
+
+def _event_ids(connection: Connection, count: int) -> Sequence[int]:
+    """Ids for events, taken first: inserting them and asking for their ids costs three times as much."""
+    if connection.dialect.name == "sqlite":  # this transaction has the database to itself
+        last = connection.execute(_last_event).scalar_one()
+        return range(last + 1, last + 1 + count)
+    return connection.execute(_next_events, {"count": count}).scalars().all()

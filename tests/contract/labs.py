@@ -6,6 +6,7 @@ A new provider joins the suite by a lab of its own in `LABS`; the suite is the s
 from __future__ import annotations
 
 import base64
+import copy
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -100,15 +101,22 @@ class Ec2Lab:
         keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
         self._ec2 = boto3.client("ec2", region_name=REGION, endpoint_url=cloud.endpoint_url, **keys)
 
+        self._clients: dict[float, Ec2Provider] = {}
+
     def provider(self, installation: str, *, timeout_s: float = 10) -> Ec2Provider:
-        return Ec2Provider(
-            installation=installation,
-            region=REGION,
-            endpoint_url=self.cloud.endpoint_url,
-            access_key_id="local",
-            secret_access_key="local",
-            timeout_s=timeout_s,
-        )
+        if timeout_s not in self._clients:
+            self._clients[timeout_s] = Ec2Provider(
+                installation="",
+                region=REGION,
+                endpoint_url=self.cloud.endpoint_url,
+                access_key_id="local",
+                secret_access_key="local",
+                timeout_s=timeout_s,
+            )
+        # The SDK takes a tenth of a second to make a client; a hundred tests share one.
+        provider = copy.copy(self._clients[timeout_s])
+        provider._installation = installation
+        return provider
 
     def strangers(self) -> set[str]:
         theirs = [{"Key": TAG_INSTALLATION, "Value": f"other-{uuid.uuid4().hex}"}]

@@ -1,0 +1,145 @@
+"""`orchestrator job …`: list, show, logs, explain, wait, cancel."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.render import ago, at, explanation, fields, lasted, table
+from orchestrator.cli.session import Session, command, say
+
+if TYPE_CHECKING:
+    from orchestrator.cli.client import Client
+
+app = typer.Typer(no_args_is_help=True, help="Jobs: what was submitted, how it is, and why.")
+JobId = Annotated[int, typer.Argument(metavar="JOB", min=1, help="number of a job")]
+ENDED = ("succeeded", "failed", "cancelled", "skipped")
+TASKS = 10_000
+FOLLOW_S = 0.5
+
+
+@command(app, "list")
+def list_jobs(
+    session: Session,
+    state: Annotated[str | None, typer.Option(help="queued, running, succeeded, failed or cancelled")] = None,
+    client: Annotated[str | None, typer.Option(help="only this client's")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="most jobs shown")] = 50,
+) -> None:
+    """Jobs, newest first."""
+    page = session.api.page("jobs", limit, state=state, client=client)
+    session.show(page, lambda: _table_of_jobs(page["items"]))
+    if page["next"] and not session.json:
+        say(f"there are more; --limit {limit * 10} shows more of them")
+
+
+@command(app, "show")
+def show(session: Session, job: JobId) -> None:
+    """One job with its tasks (in JSON: `task_list`)."""
+    found = session.api.get(f"jobs/{job}")
+    tasks = session.api.page(f"jobs/{job}/tasks", TASKS, cursor="after")["items"]
+
+    def text() -> None:
+        fields(
+            [
+                ("job", found["id"]),
+                ("name", found["name"]),
+                ("client", found["client"]),
+                ("state", found["state"]),
+                ("reason", found["reason"]),
+                ("token", found["token"]),
+                ("tasks", f"{found['tasks'] - found['open_tasks']} of {found['tasks']} ended"),
+                ("submitted", f"{at(found['submitted_at'])} by {found['submitted_by']}"),
+                ("ran for", lasted(found["started_at"], found["finished_at"])),
+                ("cancelled", at(found["cancel_requested_at"])),
+            ]
+        )
+        print()
+        columns = ("task", "state", "pool", "node", "attempts", "exit", "ran for", "reason")
+        table(columns, map(_task_row, tasks), "It has no tasks.")
+
+    session.show({**found, "task_list": tasks}, text)
+
+
+@command(app, "logs")
+def logs(
+    session: Session,
+    job: JobId,
+    task: Annotated[str | None, typer.Option(help="name of the task; needed where there are several")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until the task has ended")] = False,
+) -> None:
+    """What a task wrote, byte for byte (`--output` changes nothing here)."""
+    offset, attempt, told = 0, "0", False
+    while True:
+        response = _patient(session.api, follow, f"jobs/{job}/logs", task=task, offset=offset)
+        headers, data = response.headers, response.content
+        if headers["X-Log-Attempt"] != attempt:
+            if attempt != "0":
+                say(f"the task is tried again (attempt {headers['X-Log-Attempt']})")
+            first, attempt = attempt == "0", headers["X-Log-Attempt"]
+            if not first:
+                offset = 0
+                continue
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        offset += len(data)
+        if offset < int(headers["X-Log-Size"]) and data:
+            continue
+        if not follow or headers["X-Task-State"] in ENDED:
+            return
+        if attempt == "0" and not told:
+            say(f"the task is {headers['X-Task-State']}: nothing is written yet (`orchestrator job explain {job}`)")
+            told = True
+        time.sleep(FOLLOW_S)
+
+
+@command(app, "explain")
+def explain(session: Session, job: JobId) -> None:
+    """Why it is as it is, and what comes next."""
+    found = session.api.get(f"jobs/{job}/explain")
+    session.show(found, lambda: explanation(found))
+
+
+@command(app, "wait")
+def wait(session: Session, job: JobId) -> None:
+    """Wait until it has ended. Exit status: 0 succeeded, 1 failed, 3 cancelled."""
+    from orchestrator.cli.waiting import wait_for
+
+    session.api.get(f"jobs/{job}")
+    wait_for(session, job)
+
+
+@command(app, "cancel")
+def cancel(session: Session, job: JobId) -> None:
+    """Ask it to stop; what runs is given time to end."""
+    done = session.api.post(f"jobs/{job}/cancel")
+    told = f"job {job} is being cancelled" if done["cancelling"] else f"job {job} had ended already"
+    session.show(done, lambda: print(told))
+
+
+def _patient(api: Client, patient: bool, path: str, **query: Any) -> Any:
+    """One answer; while following, a master that is away is waited for."""
+    from orchestrator.cli.waiting import Patience
+
+    if not patient:
+        return api.call("GET", path, query)
+    return Patience(say).until_answered(lambda: api.call("GET", path, query))
+
+
+def _table_of_jobs(jobs: list[dict[str, Any]]) -> None:
+    columns = ("id", "name", "client", "state", "tasks", "submitted", "ran for", "reason")
+    table(columns, map(_job_row, jobs), "There are no such jobs; `orchestrator submit FILE` makes one.")
+
+
+def _job_row(job: dict[str, Any]) -> tuple[object, ...]:
+    ended = f"{job['tasks'] - job['open_tasks']}/{job['tasks']}"
+    ran = lasted(job["started_at"], job["finished_at"])
+    return job["id"], job["name"], job["client"], job["state"], ended, ago(job["submitted_at"]), ran, job["reason"]
+
+
+def _task_row(task: dict[str, Any]) -> tuple[object, ...]:
+    ran = lasted(task["started_at"], task["finished_at"])
+    tries, code = task["attempts"], task["exit_code"]
+    return task["name"], task["state"], task["pool"], task["node_id"], tries, code, ran, task["reason"]

@@ -1,0 +1,77 @@
+"""`orchestrator node …`: list, show, explain, terminate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli.render import ago, at, explanation, fields, table
+from orchestrator.cli.session import Session, command, say
+
+app = typer.Typer(no_args_is_help=True, help="Nodes: each rented machine, from the wish to the end.")
+NodeId = Annotated[int, typer.Argument(metavar="NODE", min=1, help="number of a node")]
+
+
+@command(app, "list")
+def list_nodes(
+    session: Session,
+    all_: Annotated[bool, typer.Option("--all", help="terminated ones too")] = False,
+    pool: Annotated[str | None, typer.Option(help="only this pool's")] = None,
+    state: Annotated[str | None, typer.Option(help="only those in this state, such as ready or terminated")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="most nodes shown")] = 100,
+) -> None:
+    """Nodes that are not terminated, newest first."""
+    if pool is not None:
+        session.api.get(f"pools/{pool}")  # an unknown pool is an error, not an empty list
+    live = None if all_ or state else True
+    page = session.api.page("nodes", limit, pool=pool, state=state, live=live)
+    columns = ("id", "pool", "state", "busy", "token", "instance", "address", "asked for", "reason")
+    session.show(page, lambda: table(columns, map(_row, page["items"]), "There are no such nodes."))
+    if page["next"] and not session.json:
+        say(f"there are more; --limit {limit * 10} shows more of them")
+
+
+@command(app, "show")
+def show(session: Session, node: NodeId) -> None:
+    """One node."""
+    found = session.api.get(f"nodes/{node}")
+
+    def text() -> None:
+        plain = ("pool", "state", "reason", "end_reason", "token", "instance_id", "address", "agent_version", "launch_id")
+        moments = ("requested_at", "launched_at", "enrolled_at", "heartbeat_at", "terminating_at", "terminated_at")
+        fields(
+            [
+                ("node", found["id"]),
+                *((key.replace("_", " "), found[key]) for key in plain),
+                ("busy", f"{found['busy']} of {found['slots']} slot(s)"),
+                ("protected", "yes" if found["protected"] else None),
+                *((key.removesuffix("_at"), at(found[key])) for key in moments),
+            ]
+        )
+
+    session.show(found, text)
+
+
+@command(app, "explain")
+def explain(session: Session, node: NodeId) -> None:
+    """Why it exists, how it is, and what comes next."""
+    found = session.api.get(f"nodes/{node}/explain")
+    session.show(found, lambda: explanation(found))
+
+
+@command(app, "terminate")
+def terminate(
+    session: Session,
+    node: NodeId,
+    now: Annotated[bool, typer.Option("--now", help="do not wait for its tasks: they are queued again")] = False,
+) -> None:
+    """End it: it takes no new task, finishes what it runs, and its machine goes."""
+    found = session.api.post(f"nodes/{node}/terminate", now=now)
+    session.show(found, lambda: print(f"node {node} is {found['state']}"))
+
+
+def _row(node: dict[str, Any]) -> tuple[object, ...]:
+    busy, asked = f"{node['busy']}/{node['slots']}", ago(node["requested_at"])
+    where = (node["token"], node["instance_id"], node["address"])
+    return node["id"], node["pool"], node["state"], busy, *where, asked, node["reason"]

@@ -1,0 +1,178 @@
+"""`orchestrator pool …`: list, create, show, scale, pause, resume, delete, explain."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli.render import ago, counts, explanation, fields, table
+from orchestrator.cli.session import Session, command
+
+app = typer.Typer(no_args_is_help=True, help="Pools: which machines may be rented where, and how many.")
+PoolName = Annotated[str, typer.Argument(metavar="POOL", help="name of a pool")]
+Seconds = Annotated[int | None, typer.Option(metavar="SECONDS")]
+
+
+@command(app, "list")
+def list_pools(session: Session) -> None:
+    """All pools, and how many machines each has."""
+    page = session.api.get("pools")
+    columns = ("name", "cloud", "state", "least", "most", "slots", "nodes", "reason")
+    none = "There are no pools; `orchestrator pool create NAME --cloud C --image I --instance-type T` makes one."
+    session.show(page, lambda: table(columns, map(_row, page["items"]), none))
+
+
+@command(app, "create")
+def create(
+    session: Session,
+    name: PoolName,
+    cloud: Annotated[str, typer.Option(help="cloud account, by its name in the settings")],
+    image: Annotated[str, typer.Option(help="image that every machine boots")],
+    instance_type: Annotated[str, typer.Option(help="size of a machine, as the cloud calls it")],
+    max_nodes: Annotated[int | None, typer.Option(help="most machines at a time (10)")] = None,
+    min_nodes: Annotated[int | None, typer.Option(help="machines without a token that are kept up (0)")] = None,
+    slots: Annotated[int | None, typer.Option(help="tasks that one machine runs at a time (1)")] = None,
+    launch: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="more of the launch template: agent, sizes.LARGE, or the cloud's own keys"),
+    ] = None,
+    boot_timeout: Annotated[
+        int | None, typer.Option(metavar="SECONDS", help="until its agent must have called (600)")
+    ] = None,
+    heartbeat_timeout: Annotated[int | None, typer.Option(metavar="SECONDS", help="silence before it is lost (90)")] = None,
+    drain_timeout: Annotated[
+        int | None, typer.Option(metavar="SECONDS", help="what a leaving one may still run (300)")
+    ] = None,
+    lease: Annotated[
+        int | None, typer.Option(metavar="SECONDS", help="it ends itself after so long without us (900)")
+    ] = None,
+) -> None:
+    """A new pool."""
+    asked = {
+        "name": name,
+        "cloud": cloud,
+        "launch": {"image": image, "instance_type": instance_type, **_launch(launch or [])},
+        "max_nodes": max_nodes,
+        "min_nodes": min_nodes,
+        "slots": slots,
+        "boot_timeout_s": boot_timeout,
+        "heartbeat_timeout_s": heartbeat_timeout,
+        "drain_timeout_s": drain_timeout,
+        "lease_s": lease,
+    }
+    pool = session.api.post("pools", {key: value for key, value in asked.items() if value is not None})
+    _tell(session, pool, f"created: up to {pool['max_nodes']} machine(s) of type {instance_type} in cloud {cloud}")
+
+
+@command(app, "show")
+def show(session: Session, name: PoolName) -> None:
+    """One pool with all its settings."""
+    pool = session.api.get(_path(name))
+
+    def text() -> None:
+        template = [(f"launch.{key}", _plain(value)) for key, value in pool["launch"].items()]
+        limits = [(key.removesuffix("_s").replace("_", " "), f"{pool[key]} s") for key in pool if key.endswith("_s")]
+        fields(
+            [
+                ("pool", pool["name"]),
+                ("cloud", pool["cloud"]),
+                ("state", pool["state"]),
+                ("reason", pool["state_reason"]),
+                ("policy", pool["policy"]),
+                ("nodes", counts(pool["nodes"]) or "none"),
+                ("bounds", f"{pool['min_nodes']} to {pool['max_nodes']} nodes"),
+                ("slots", pool["slots"]),
+                *limits,
+                *template,
+                ("created", ago(pool["created_at"])),
+            ]
+        )
+
+    session.show(pool, text)
+
+
+@command(app, "scale")
+def scale(
+    session: Session,
+    name: PoolName,
+    nodes: Annotated[int, typer.Argument(min=0, help="machines without a token that are kept up")],
+    max_nodes: Annotated[int | None, typer.Option(min=1, help="most machines at a time; unchanged where not given")] = None,
+) -> None:
+    """Keep so many machines up for jobs without a token. More than the pool's most is refused, not raised."""
+    changes = {"min_nodes": nodes} | ({"max_nodes": max_nodes} if max_nodes is not None else {})
+    pool = session.api.patch(_path(name), changes)
+    _tell(
+        session,
+        pool,
+        f"keeps {pool['min_nodes']} to {pool['max_nodes']} machines; it has {counts(pool['nodes']) or 'none'}",
+    )
+
+
+@command(app, "pause")
+def pause(session: Session, name: PoolName) -> None:
+    """Launch nothing more there; what runs goes on."""
+    _tell(session, session.api.patch(_path(name), {"paused": True}), "is paused: it launches nothing more")
+
+
+@command(app, "resume")
+def resume(session: Session, name: PoolName) -> None:
+    """Launch again."""
+    pool = session.api.patch(_path(name), {"paused": False})
+    _tell(session, pool, " ".join(filter(None, (f"is {pool['state']}", pool["state_reason"]))))
+
+
+@command(app, "delete")
+def delete(session: Session, name: PoolName) -> None:
+    """Let its machines drain and leave, then the pool itself."""
+    pool = session.api.delete(_path(name))
+    _tell(session, pool, f"is being deleted: {counts(pool['nodes']) or 'no nodes'} to leave")
+
+
+@command(app, "explain")
+def explain(session: Session, name: PoolName) -> None:
+    """What is asked of it, what it has, and what holds it back."""
+    found = session.api.get(f"{_path(name)}/explain")
+    session.show(found, lambda: explanation(found))
+
+
+def _path(name: str) -> str:
+    from urllib.parse import quote
+
+    return f"pools/{quote(name, safe='')}"
+
+
+def _tell(session: Session, pool: dict[str, Any], told: str) -> None:
+    session.show(pool, lambda: print(f"pool {pool['name']} {told}"))
+
+
+def _row(pool: dict[str, Any]) -> tuple[object, ...]:
+    bounds = (pool["min_nodes"], pool["max_nodes"], pool["slots"])
+    return pool["name"], pool["cloud"], pool["state"], *bounds, counts(pool["nodes"]) or "none", pool["state_reason"]
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _launch(pairs: list[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs; a value that is JSON (a list, a number, true) is taken as such, a dotted key goes inwards."""
+    from orchestrator.cli.client import Complaint
+
+    template: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        *outer, last = key.split(".")
+        inner = template
+        for part in outer:
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise Complaint(f"--launch: {part!r} is both a value and a group in {pair!r}; keep one")
+        if not equals or not last or "" in outer:
+            raise Complaint(f"--launch: {pair!r} is not KEY=VALUE; write one such as agent=preinstalled")
+        try:
+            inner[last] = json.loads(text)
+        except ValueError:
+            inner[last] = text
+    return template

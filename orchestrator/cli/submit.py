@@ -1,0 +1,122 @@
+"""`orchestrator submit`: a job file becomes a job, and perhaps is waited for."""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli.session import Session, say
+
+TRIES = 3
+
+
+def submit(
+    session: Session,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="job file, YAML or JSON; - for standard input")],
+    param: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="a parameter; wins over the file's")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="until it has ended; the exit status says how")] = False,
+    idempotency_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="asking again with this key gives the same job, not another")
+    ] = None,
+) -> None:
+    """Submit a job and print its number.
+
+    With --wait the exit status is 0 where it succeeded, 1 where it failed, 3 where it was cancelled, and 130 where
+    Ctrl-C ended the waiting and the job goes on.
+    """
+    document = _merged(_read(file), param or [])
+    done = _post(session, document, idempotency_key)
+    job = done["id"]
+    if done["repeated"]:
+        say(f"job {job} was submitted before with this idempotency key; nothing new was created")
+    if not wait:
+        session.show(done, lambda: print(job))
+        return
+    from orchestrator.cli.waiting import wait_for
+
+    if not session.json:
+        print(job, flush=True)
+    wait_for(session, job)
+
+
+def _post(session: Session, document: dict[str, Any], key: str | None) -> dict[str, Any]:
+    """Ask until it is answered: the key makes asking again safe where an answer was lost."""
+    from orchestrator.cli.client import Unreachable
+
+    key = key or str(uuid.uuid4())
+    for left in reversed(range(TRIES)):
+        try:
+            done: dict[str, Any] = session.api.post("jobs", document, {"Idempotency-Key": key})
+            return done
+        except Unreachable as error:
+            if not error.sent:
+                raise
+            if not left:
+                again = f"whether the job was created is not known; ask again with --idempotency-key {key}"
+                raise Unreachable(*error.lines, again) from error
+    raise AssertionError("unreachable")
+
+
+def _read(file: str) -> Any:
+    """The document in a job file. Raises Complaint."""
+    from orchestrator.cli.client import Complaint
+    from orchestrator.jobs.spec import SpecError, read_yaml
+
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise Complaint(f"{file}: cannot be read ({error.strerror}); name a job file, or - for standard input") from error
+    if data.lstrip()[:1] == b"{":
+        with suppress(ValueError):
+            return json.loads(data)  # JSON may be indented with tabs, YAML may not
+    try:
+        return read_yaml(data)
+    except SpecError as error:
+        raise Complaint(*(f"{file}: {path}: {message}" for path, message in error.problems)) from error
+
+
+def _merged(document: Any, pairs: list[str]) -> Any:
+    """The document with the launch's parameters over its own, as JSON can say it. Raises Complaint."""
+    from orchestrator.cli.client import Complaint
+
+    if not isinstance(document, dict):
+        raise Complaint("$: a job file is a mapping; begin with name:, client: and run: or tasks:")
+    given = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise Complaint(f"--param: {pair!r} is not KEY=VALUE; write one such as REGION=eu")
+        given[key] = value
+    if given:
+        own = document.get("params") or {}
+        if not isinstance(own, dict):
+            raise Complaint("params: must be a mapping of names to values; mend it")
+        document = {**document, "params": {**own, **given}}
+    try:
+        if problems := list(_not_json("$", document)):
+            raise Complaint(*problems)
+        json.dumps(document, allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise Complaint(f"$: cannot be sent ({error}); mend the file") from error
+    return document
+
+
+def _not_json(path: str, value: object) -> Iterator[str]:
+    """What YAML can say and JSON cannot: most often a date that was meant as text."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _not_json(f"{path}.{key}", item)
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _not_json(f"{path}[{i}]", item)
+    elif isinstance(value, date | bytes | set):
+        kind = type(value).__name__
+        yield f"{path.removeprefix('$.')}: {value!s:.40} is not text but a {kind}; put it in quotes"

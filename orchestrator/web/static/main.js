@@ -1,0 +1,106 @@
+// Signing in, and who hears of what: one line of events in, coalesced looks at the lists out.
+
+import { forgetToken, get, keepToken, onRefused, takeToken } from "./api.js";
+import { closeDetail, detailEvents, followAddress, refreshDetail, startDetail } from "./detail.js";
+import { $, setText } from "./dom.js";
+import { addEvents, clearEvents, startEvents } from "./events.js";
+import { tick } from "./format.js";
+import { pickState, refreshJobs, startJobs } from "./jobs.js";
+import { refreshEnded, refreshNodes, startNodes } from "./nodes.js";
+import { EventLine } from "./stream.js";
+import { clearSummary, countEvents, countJobs, refreshPools, startSummary } from "./summary.js";
+
+const HEAL_MS = 15000; // the periodic look; events bring everything else
+const LINE = { live: "live", connecting: "connecting", reconnecting: "reconnecting", off: "" };
+let line = null;
+
+function hear(events) {
+  addEvents(events);
+  countEvents(events);
+  detailEvents(events);
+  const subjects = new Set(events.map((event) => event.subject));
+  const has = (...names) => names.some((name) => subjects.has(name));
+  if (has("job")) refreshJobs.ask();
+  if (has("task")) refreshJobs.ask(1000);
+  if (has("node", "launch")) refreshNodes.ask();
+  if (has("task", "attempt")) refreshNodes.ask(1000);
+  if (has("node", "pool", "launch", "deployment")) refreshPools.ask();
+  if (events.some((event) => event.subject === "node" && event.to_state === "terminated")) refreshEnded.ask();
+}
+
+function lookAtAll() {
+  for (const refresher of [refreshJobs, refreshNodes, refreshEnded, refreshPools, countJobs]) refresher.ask();
+  refreshDetail();
+}
+
+function showLine(state) {
+  $("line").dataset.state = state;
+  setText($("line"), LINE[state]);
+}
+
+function signedIn() {
+  $("sign-in").hidden = true;
+  $("main").hidden = false;
+  $("sign-out").hidden = false;
+  line = new EventLine({ onEvents: hear, onState: showLine, onGap: lookAtAll });
+  line.run();
+  lookAtAll();
+  followAddress();
+}
+
+function signedOut(message = "") {
+  line?.end();
+  line = null;
+  forgetToken();
+  closeDetail();
+  clearEvents();
+  clearSummary();
+  $("main").hidden = true;
+  $("sign-out").hidden = true;
+  $("sign-in").hidden = false;
+  setText($("sign-in-error"), message);
+  showLine("off");
+  $("token").focus();
+}
+
+async function signIn(event) {
+  event.preventDefault();
+  const field = $("token");
+  const button = event.target.querySelector("button");
+  keepToken(field.value);
+  setText($("sign-in-error"), "");
+  button.disabled = true;
+  try {
+    await get("/pools");
+    field.value = "";
+    signedIn();
+  } catch (error) {
+    const wrong = "That is not a token this master knows. Copy the whole line of admin.token, or ask for a new one.";
+    signedOut(error.status === 401 ? wrong : `${error.message}; try again.`);
+    field.select();
+  } finally {
+    button.disabled = false;
+  }
+}
+
+startSummary((state) => pickState(state, true));
+startJobs();
+startNodes();
+startEvents();
+startDetail();
+$("sign-in").querySelector("form").addEventListener("submit", signIn);
+$("sign-out").addEventListener("click", () => signedOut());
+onRefused(() => {
+  if (line) signedOut("The master does not know this token any more. Sign in again.");
+});
+setInterval(tick, 1000);
+setInterval(() => line && lookAtAll(), HEAL_MS);
+
+if (takeToken()) {
+  get("/pools").then(signedIn, (error) => {
+    if (error.status === 401) signedOut("The token in this tab is not one this master knows. Sign in with another.");
+    else signedIn(); // the master is away: the page says so and tries again
+  });
+} else {
+  signedOut();
+}

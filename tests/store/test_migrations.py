@@ -1,0 +1,124 @@
+"""The schema: what the migrations make is what the models say, and the way down is the way up."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Engine, inspect, text
+from sqlmodel import SQLModel
+
+from orchestrator.store.engine import open_engine
+from orchestrator.store.migrate import SchemaTooNew, alembic_config, upgrade
+
+
+def shape(engine: Engine) -> dict[str, Any]:
+    """Every table with its columns, keys and indexes, as the database itself tells."""
+    seen = inspect(engine)
+    return {
+        name: {
+            "columns": [(c["name"], str(c["type"]), c["nullable"]) for c in seen.get_columns(name)],
+            "key": seen.get_pk_constraint(name)["constrained_columns"],
+            "references": sorted(
+                (k["constrained_columns"], k["referred_table"], k["referred_columns"]) for k in seen.get_foreign_keys(name)
+            ),
+            "unique": sorted(k["column_names"] for k in seen.get_unique_constraints(name)),
+            "indexes": sorted((k["name"], k["column_names"], k["unique"]) for k in seen.get_indexes(name)),
+        }
+        for name in sorted(seen.get_table_names())
+        if name != "alembic_version"
+    }
+
+
+def downgrade(engine: Engine) -> None:
+    with engine.execution_options(writing=True).begin() as connection:
+        command.downgrade(alembic_config(connection), "base")
+
+
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index ix_task_queue")
+def test_up_down_and_up_again(empty_database_url: str) -> None:
+    engine = open_engine(empty_database_url)
+    upgrade(engine)
+    first = shape(engine)
+    assert {"job", "task", "node", "event"} <= first.keys()
+    downgrade(engine)
+    assert shape(engine) == {}
+    upgrade(engine)
+    assert shape(engine) == first
+    engine.dispose()
+
+
+@pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified expression-based index 'ix_task_queue'")
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index ix_task_queue")
+def test_migrations_make_what_the_models_say(empty_database_url: str) -> None:
+    engine = open_engine(empty_database_url)
+    upgrade(engine)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, SQLModel.metadata) == []
+    migrated = shape(engine)
+    downgrade(engine)
+    SQLModel.metadata.create_all(engine)
+    assert migrated == shape(engine)
+    engine.dispose()
+
+
+def test_the_queue_index_orders_by_priority(empty_database_url: str) -> None:
+    engine = open_engine(empty_database_url)
+    upgrade(engine)
+    query = {
+        "sqlite": "SELECT sql FROM sqlite_master WHERE name = 'ix_task_queue'",
+        "postgresql": "SELECT indexdef FROM pg_indexes WHERE indexname = 'ix_task_queue'",
+    }
+    with engine.connect() as connection:
+        sql = connection.execute(text(query[engine.dialect.name])).scalar_one()
+    assert sql.replace('"', "").endswith("(state, token, priority DESC, id)")
+    engine.dispose()
+
+
+def test_upgrade_twice_changes_nothing(database_url: str) -> None:
+    engine = open_engine(database_url)
+    upgrade(engine)
+    before = shape(engine)
+    upgrade(engine)
+    assert shape(engine) == before
+    engine.dispose()
+
+
+def test_a_newer_schema_is_refused_untouched(database_url: str) -> None:
+    engine = open_engine(database_url)
+    with engine.execution_options(writing=True).begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(SchemaTooNew, match="schema 9999"):
+        upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "9999"
+    engine.dispose()
+
+
+def test_masters_that_start_together_all_find_the_schema(postgres: Any) -> None:
+    url = postgres.database()
+    engines = [open_engine(url) for _ in range(4)]
+    failures: list[BaseException] = []
+    together = threading.Barrier(len(engines))
+
+    def start(engine: Engine) -> None:
+        together.wait()
+        try:
+            upgrade(engine)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=start, args=(engine,)) for engine in engines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    for engine in engines:
+        engine.dispose()
+    postgres.drop(url)
