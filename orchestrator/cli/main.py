@@ -9,6 +9,7 @@ import typer
 
 from orchestrator.cli import jobs, nodes, pools
 from orchestrator.cli.audit import audit
+from orchestrator.cli.demo import demo
 from orchestrator.cli.events import events
 from orchestrator.cli.session import ConfigFile, command, load_settings, with_complaints
 from orchestrator.cli.submit import submit
@@ -41,6 +42,7 @@ def serve(config: ConfigFile = None) -> None:
     with_complaints(work)
 
 
+app.command("demo")(demo)
 command(app, "submit")(submit)
 app.add_typer(jobs.app, name="job")
 app.add_typer(pools.app, name="pool")

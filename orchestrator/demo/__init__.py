@@ -1,1 +1,1 @@
-"""The demo: real traces, real jobs, and a check of what they found."""
+"""The main job on a local cloud: `make demo`, and `make serve`, which keeps it running."""

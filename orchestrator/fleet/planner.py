@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from orchestrator.fleet import leaving
 from orchestrator.fleet.pools import gone
 from orchestrator.fleet.view import pool_view
 from orchestrator.model.states import LaunchState, NodeState
-from orchestrator.model.tables import Launch, Node, Pool, table
+from orchestrator.model.tables import Deployment, Launch, Node, Pool, table
 from orchestrator.store.writer import Tx
 from policies import iaas
 from policies.base import Decision, LaunchWish, Policy, PoolView, Wait
 
-pools, nodes, launches = table(Pool), table(Node), table(Launch)
+pools, nodes, launches, deployments = (table(m) for m in (Pool, Node, Launch, Deployment))
 
 POLICIES: dict[str, Policy] = {"iaas": iaas.decide}
 BATCH = 50  # machines in one call to a cloud
@@ -53,6 +53,7 @@ def plan(tx: Tx) -> None:
             _request(tx, pool, launch)
         for release in decision.releases:
             leaving.begin(tx, release.node_id, release.reason, release.detail)
+        _tell_waits(tx, pool, decision)
 
 
 def decide(view: PoolView, pool: Mapping[str, Any]) -> Decision:
@@ -84,6 +85,18 @@ def machine_kind(pool: Mapping[str, Any], image: str | None, instance_type: str 
     template = pool["launch"]
     kind = instance_type if instance_type not in (None, "DEFAULT") else template["instance_type"]
     return image or template["image"], template.get("sizes", {}).get(kind, kind)
+
+
+def _tell_waits(tx: Tx, pool: Mapping[str, Any], decision: Decision) -> None:
+    """What cannot be had now is written down, and told once when it begins and once when it ends."""
+    waits = {wait.demand_id: wait.reason for wait in decision.waits}
+    still_open = (deployments.c.pool_id == pool["id"], deployments.c.closed_at.is_(None))
+    for row in tx.connection.execute(select(deployments).where(*still_open)).all():
+        waiting = waits.get(row.id)
+        if waiting != row.waiting:
+            tx.connection.execute(update(deployments).where(deployments.c.id == row.id).values(waiting=waiting))
+            told = f"waiting: {waiting}" if waiting else "not waiting any more: all its machines are asked for"
+            tx.tell("deployment", row.id, told, job_id=row.job_id, task_id=row.task_id, pool_id=pool["id"])
 
 
 def _request(tx: Tx, pool: Mapping[str, Any], wish: LaunchWish) -> None:

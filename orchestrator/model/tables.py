@@ -191,7 +191,9 @@ class Attempt(SQLModel, table=True):
 
 
 class Deployment(SQLModel, table=True):
-    """Machines a job or a task asked for: so many with this token, from when it is opened until it is closed."""
+    """Machines a job or a task asked for: so many with this token, from when it is opened until it is closed.
+
+    `waiting` says why some of them cannot be had now."""
 
     id: int = _id()
     job_id: int = _reference("job.id", nullable=False, index=True)
@@ -201,6 +203,7 @@ class Deployment(SQLModel, table=True):
     machines: int
     image: str | None = None
     instance_type: str | None = None
+    waiting: str | None = _text()
     opened_at: datetime = _time(nullable=False)
     closed_at: datetime | None = _time()
     reason: str | None = _text()

@@ -13,7 +13,7 @@ from sqlmodel import SQLModel
 
 from orchestrator.model.states import ATTEMPT_STEPS, JOB_STEPS, LAUNCH_STEPS, NODE_STEPS, TASK_STEPS, Steps
 from orchestrator.model.tables import Attempt, Job, Launch, Node, Task, table
-from orchestrator.store.writer import Tx
+from orchestrator.store.writer import Conflict, Tx
 
 STEPS: dict[type[SQLModel], Steps] = {
     Node: NODE_STEPS,
@@ -28,7 +28,7 @@ class StepForbidden(Exception):
     """The step is not drawn in `model.states`: a mistake in the program, not a race."""
 
 
-class StateConflict(Exception):
+class StateConflict(Conflict):
     """The row was no longer in the state the step begins from: somebody else moved it first."""
 
 

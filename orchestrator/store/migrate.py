@@ -8,9 +8,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, func, select
 
 SCRIPTS = Path(__file__).parent / "migrations"
+LOCK = 0x0E57AC  # any number, the same for all masters
 
 
 class SchemaTooNew(Exception):
@@ -20,6 +21,8 @@ class SchemaTooNew(Exception):
 def upgrade(engine: Engine) -> None:
     """Bring the schema to this program's version, in one transaction. Raises SchemaTooNew."""
     with engine.execution_options(writing=True).begin() as connection:
+        if engine.dialect.name == "postgresql":  # masters that start together: one after the other
+            connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
         config = alembic_config(connection)
         current = MigrationContext.configure(connection).get_current_revision()
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}

@@ -29,11 +29,17 @@ Queued = Counter[tuple[str | None, int | None]]
 """How many tasks became ready to run, by their token (None: without one) and pool (None: any)."""
 Listener = Callable[[Sequence[EventRow], Queued], None]
 GROUP = 128
+TRIES = 4
+_CONFLICTS = frozenset({"40001", "40P01", "23505"})  # PostgreSQL: serialization failure, deadlock, unique violation
 
 log = structlog.get_logger(__name__)
 _insert_events = insert(table(Event))
 _last_event = select(func.coalesce(func.max(table(Event).c.id), 0))
 _next_events = text("SELECT nextval('event_id_seq') FROM generate_series(1, :count)")
+
+
+class Conflict(Exception):
+    """Another master was faster. The work is repeated on what is there now, a few times, before its caller hears of it."""
 
 
 @dataclass(slots=True)
@@ -102,6 +108,8 @@ class Writer:
         self._clock = clock
         self._queue: SimpleQueue[_Piece[Any] | None] = SimpleQueue()
         self._listeners: list[Listener] = []
+        self._closed = False
+        self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
@@ -110,8 +118,12 @@ class Writer:
         self._listeners.append(listener)
 
     def submit(self, work: Callable[[Tx], T]) -> Future[T]:
+        """Raises RuntimeError after `close`: nobody would ever answer."""
         future: Future[T] = Future()
-        self._queue.put(_Piece(work, future))
+        with self._closing:
+            if self._closed:
+                raise RuntimeError("the writer is closed")
+            self._queue.put(_Piece(work, future))
         return future
 
     def write(self, work: Callable[[Tx], T]) -> T:
@@ -121,7 +133,9 @@ class Writer:
         return await asyncio.wrap_future(self.submit(work))
 
     def close(self) -> None:
-        self._queue.put(None)
+        with self._closing:
+            self._closed = True
+            self._queue.put(None)
         self._thread.join(timeout=10)
 
     def _run(self) -> None:
@@ -134,17 +148,21 @@ class Writer:
                     ending = True
                     break
                 group.append(piece)
-            self._commit(group)
+            # A caller who went away before its turn is passed over; one who goes from here on no longer counts.
+            if group := [piece for piece in group if piece.future.set_running_or_notify_cancel()]:
+                self._commit(group)
             if ending:
                 return
 
-    def _commit(self, group: list[_Piece[Any]]) -> None:
+    def _commit(self, group: list[_Piece[Any]], tries: int = 1) -> None:
         try:
             answers, tx = self._transact(group)
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to the one who asked
             if len(group) > 1:
                 for piece in group:
                     self._commit([piece])
+            elif tries < TRIES and _is_conflict(error):
+                self._commit(group, tries + 1)
             else:
                 group[0].future.set_exception(error)
             return
@@ -170,6 +188,10 @@ class Writer:
                 listener(tx.events, tx.queued)
             except Exception:
                 log.exception("a listener failed; what it would have woken is found at the next look")
+
+
+def _is_conflict(error: Exception) -> bool:
+    return isinstance(error, Conflict) or getattr(getattr(error, "orig", None), "sqlstate", None) in _CONFLICTS
 
 
 def _event_ids(connection: Connection, count: int) -> Sequence[int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -45,7 +46,7 @@ def mount_pages(app: FastAPI) -> None:
     assets = Assets(directory=STATIC)
 
     @app.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return await assets.get_response("index.html", {"type": "http", "method": "GET", "headers": []})
+    async def index(request: Request) -> Response:
+        return await assets.get_response("index.html", request.scope)
 
     app.mount("/static", assets)

@@ -58,7 +58,9 @@ def test_migrations_make_what_the_models_say(empty_database_url: str) -> None:
     engine = open_engine(empty_database_url)
     upgrade(engine)
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        # Of an index on an expression SQLite tells too little to compare; the next test reads its text.
+        seen = {"sqlite": lambda *item: item[1] != "ix_task_queue", "postgresql": None}[engine.dialect.name]
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "include_object": seen})
         assert compare_metadata(context, SQLModel.metadata) == []
     migrated = shape(engine)
     downgrade(engine)
@@ -107,17 +109,18 @@ def test_masters_that_start_together_all_find_the_schema(postgres: Any) -> None:
     together = threading.Barrier(len(engines))
 
     def start(engine: Engine) -> None:
-        together.wait()
         try:
+            together.wait(5)
             upgrade(engine)
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=start, args=(engine,)) for engine in engines]
+    threads = [threading.Thread(target=start, args=(engine,), daemon=True) for engine in engines]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
     assert failures == []
     for engine in engines:
         engine.dispose()

@@ -1,11 +1,11 @@
 // One job: its facts, why it is as it is, its tasks and their logs.
 
 import { get, post } from "./api.js";
-import { explanation, facts, history_ } from "./detail.js";
 import { ask, h, keyed, setAttr, setText, toast } from "./dom.js";
 import { JOB_OPEN, lasting, pill, plural, when } from "./format.js";
 import { shownState } from "./jobs.js";
 import { LogView } from "./log.js";
+import { explanation, facts, pastEvents } from "./parts.js";
 
 const PAGE = 200;
 
@@ -15,7 +15,7 @@ export function jobPanel(id, setTitle, refreshSoon) {
   const cancel = h("button.danger", { type: "button", hidden: true, onclick: confirmCancel }, "Cancel job");
   const known = facts();
   const why = explanation();
-  const past = history_(`job_id=${id}`);
+  const past = pastEvents(`job_id=${id}`);
   const body = h("tbody");
   const caption = h("caption", {}, "Tasks");
   const more = h("button.more", { type: "button", hidden: true, onclick: showMore }, "More tasks");

@@ -1,7 +1,7 @@
 // Signing in, and who hears of what: one line of events in, coalesced looks at the lists out.
 
 import { forgetToken, get, keepToken, onRefused, takeToken } from "./api.js";
-import { closeDetail, detailEvents, followAddress, refreshDetail, startDetail } from "./detail.js";
+import { detailEvents, followAddress, leave, refreshDetail, startDetail } from "./detail.js";
 import { $, setText } from "./dom.js";
 import { addEvents, clearEvents, startEvents } from "./events.js";
 import { tick } from "./format.js";
@@ -11,6 +11,7 @@ import { EventLine } from "./stream.js";
 import { clearSummary, countEvents, countJobs, refreshPools, startSummary } from "./summary.js";
 
 const HEAL_MS = 15000; // the periodic look; events bring everything else
+const RECOUNT_MS = 120000;
 const LINE = { live: "live", connecting: "connecting", reconnecting: "reconnecting", off: "" };
 let line = null;
 
@@ -29,8 +30,13 @@ function hear(events) {
 }
 
 function lookAtAll() {
-  for (const refresher of [refreshJobs, refreshNodes, refreshEnded, refreshPools, countJobs]) refresher.ask();
+  for (const refresher of [refreshJobs, refreshNodes, refreshEnded, refreshPools]) refresher.ask();
   refreshDetail();
+}
+
+function startOver() {
+  lookAtAll();
+  countJobs.ask();
 }
 
 function showLine(state) {
@@ -42,9 +48,9 @@ function signedIn() {
   $("sign-in").hidden = true;
   $("main").hidden = false;
   $("sign-out").hidden = false;
-  line = new EventLine({ onEvents: hear, onState: showLine, onGap: lookAtAll });
+  line = new EventLine({ onEvents: hear, onState: showLine, onGap: startOver });
   line.run();
-  lookAtAll();
+  startOver();
   followAddress();
 }
 
@@ -52,7 +58,7 @@ function signedOut(message = "") {
   line?.end();
   line = null;
   forgetToken();
-  closeDetail();
+  leave();
   clearEvents();
   clearSummary();
   $("main").hidden = true;
@@ -94,7 +100,14 @@ onRefused(() => {
   if (line) signedOut("The master does not know this token any more. Sign in again.");
 });
 setInterval(tick, 1000);
-setInterval(() => line && lookAtAll(), HEAL_MS);
+setInterval(() => {
+  if (!line) return;
+  lookAtAll();
+  countJobs.ask(RECOUNT_MS);
+}, HEAL_MS);
+window.addEventListener("hashchange", () => {
+  if (location.hash.startsWith("#token=") && takeToken()) location.reload();
+});
 
 if (takeToken()) {
   get("/pools").then(signedIn, (error) => {

@@ -1,10 +1,10 @@
 // One node: where it is on its way, why it exists, what happened to it.
 
 import { get, post } from "./api.js";
-import { explanation, facts, history_ } from "./detail.js";
 import { ask, h, setText, toast } from "./dom.js";
 import { pill, plural } from "./format.js";
 import { nodeFacts, steps } from "./nodes.js";
+import { explanation, facts, pastEvents } from "./parts.js";
 
 export function nodePanel(id, setTitle, refreshSoon) {
   const badge = pill("requested");
@@ -13,7 +13,7 @@ export function nodePanel(id, setTitle, refreshSoon) {
   const end = h("button.danger", { type: "button", hidden: true, onclick: confirmEnd }, "Terminate");
   const known = facts();
   const why = explanation();
-  const past = history_(`node_id=${id}`);
+  const past = pastEvents(`node_id=${id}`);
   const element = h("div", {}, h("div.head", {}, badge, way, end), reason, known, why, past);
   let node = null;
 

@@ -1,16 +1,16 @@
 // One pool: its bounds, what is asked of it, what holds it back.
 
 import { get } from "./api.js";
-import { explanation, facts, history_ } from "./detail.js";
 import { h, setText } from "./dom.js";
 import { pill, span, when } from "./format.js";
+import { explanation, facts, pastEvents } from "./parts.js";
 
 export function poolPanel(id, setTitle) {
   const badge = pill("active");
   const reason = h("span.reason");
   const known = facts();
   const why = explanation();
-  const past = history_(`pool_id=${id}`);
+  const past = pastEvents(`pool_id=${id}`);
   const element = h("div", {}, h("div.head", {}, badge, reason), known, why, past);
 
   async function refresh() {

@@ -10,12 +10,11 @@ const SLOWEST_MS = 10000;
 const REMEMBERED = 4000;
 
 export class EventLine {
-  #abort = null; #ended = false; #last = 0; #seen = new Set(); #held = null; #wakeUp = null;
+  #abort = null; #ended = false; #last = 0; #seen = new Set(); #held = null; #wakeUp = null; #online = () => this.#wakeUp?.();
 
   /** `onEvents(oldest first)`, `onState("live" | "connecting" | "reconnecting")`, `onGap()`: too much was missed, look at all. */
   constructor({ onEvents, onState, onGap }) {
     Object.assign(this, { onEvents, onState, onGap });
-    this.#online = this.#online.bind(this);
     window.addEventListener("online", this.#online);
   }
 
@@ -43,10 +42,6 @@ export class EventLine {
     this.#abort?.abort();
     this.#wakeUp?.();
     window.removeEventListener("online", this.#online);
-  }
-
-  #online() {
-    this.#wakeUp?.();
   }
 
   /** One connection, until it breaks. First the line, then the table: nothing falls between the two. */

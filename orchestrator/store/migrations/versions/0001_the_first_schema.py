@@ -143,6 +143,7 @@ def upgrade() -> None:
     sa.Column('machines', sa.Integer(), nullable=False),
     sa.Column('image', sqlmodel.sql.sqltypes.AutoString(), nullable=True),
     sa.Column('instance_type', sqlmodel.sql.sqltypes.AutoString(), nullable=True),
+    sa.Column('waiting', sa.Text(), nullable=True),
     sa.Column('opened_at', orchestrator.model.tables.UtcDateTime(timezone=True), nullable=False),
     sa.Column('closed_at', orchestrator.model.tables.UtcDateTime(timezone=True), nullable=True),
     sa.Column('reason', sa.Text(), nullable=True),
