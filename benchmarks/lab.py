@@ -5,10 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from providers import localcloud
+from orchestrator.demo.stage import Stage, stage
 
 
 @dataclass
@@ -27,9 +23,11 @@ class Lab:
     """A running master with its API client and its cloud."""
 
     api: httpx.Client
-    cloud: localcloud.LocalCloud
-    master: subprocess.Popen[bytes]
-    folder: Path
+    stage: Stage
+
+    @property
+    def master_pid(self) -> int:
+        return self.stage.master.pid
 
     def pool(self, name: str, **more: Any) -> None:
         launch = {"image": "ami-local", "instance_type": "t3.micro"}
@@ -62,7 +60,10 @@ class Lab:
                     command = (entry / "cmdline").read_bytes().split(b"\0")
                 except OSError:
                     continue
-                if any(a.endswith(b"agent.pyz") and str(self.folder).encode() in a for a in command) and b"-c" not in command:
+                if (
+                    any(a.endswith(b"agent.pyz") and str(self.stage.folder).encode() in a for a in command)
+                    and b"-c" not in command
+                ):
                     found.append(int(entry.name))
         return found
 
@@ -71,24 +72,8 @@ class Lab:
 def lab() -> Iterator[Lab]:
     folder = Path(tempfile.mkdtemp(prefix="eo-bench-"))
     try:
-        with localcloud.start(folder / "cloud", boot_delay_s=0.1, stop_delay_s=0.1) as cloud:
-            port = _free_port()
-            config = folder / "orchestrator.toml"
-            config.write_text(
-                f'port = {port}\ndata_dir = "{folder / "data"}"\n[clouds.local]\nprovider = "ec2"\n'
-                f'endpoint_url = "{cloud.endpoint_url}"\naccess_key_id = "local"\nsecret_access_key = "local"\n'
-            )
-            command = [sys.executable, "-m", "orchestrator", "serve", "--config", str(config)]
-            master = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=(folder / "master.log").open("wb"))
-            try:
-                url = f"http://127.0.0.1:{port}"
-                until(lambda: _answers(url), "the master")
-                token = (folder / "data" / "admin.token").read_text()
-                with httpx.Client(base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=60) as api:
-                    yield Lab(api, cloud, master, folder)
-            finally:
-                master.send_signal(signal.SIGTERM)
-                master.wait(20)
+        with stage(folder, folder / "data", boot_delay_s=0.1, stop_delay_s=0.1) as here, here.api() as api:
+            yield Lab(api, here)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -121,16 +106,3 @@ def report(name: str, passed: bool, **figures: Any) -> int:
     rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in figures.items()}
     print(json.dumps({"benchmark": name, "passed": passed, "cores": os.cpu_count(), **rounded}), flush=True)
     return 0 if passed else 1
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

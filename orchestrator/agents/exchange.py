@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import bindparam, select
 
 from orchestrator.agents.claims import AHEAD, Holder, claim, holder, orders_for
@@ -32,6 +32,8 @@ _live = (
 
 Id = Annotated[int, Field(ge=1, lt=1 << 62)]
 Moment = Annotated[float, Field(ge=0, lt=1e11)]
+Told = Annotated[str, Field(max_length=2000), AfterValidator(lambda text: text.replace("\0", "␀"))]
+"""Free text: PostgreSQL takes no NUL, and a message it cannot take would come again for ever."""
 
 
 class _Message(BaseModel):
@@ -43,8 +45,8 @@ class ResultMessage(_Message):
 
     attempt: Id
     outcome: Literal["exited", "timed_out", "killed", "cancelled", "returned", "lost", "start_failed"]
-    exit_code: Annotated[int, Field(ge=-255, le=1 << 31)] | None = None
-    detail: Annotated[str, Field(max_length=2000)] | None = None
+    exit_code: Annotated[int, Field(ge=-255, lt=1 << 31)] | None = None
+    detail: Told | None = None
     log_size: Annotated[int, Field(ge=0, lt=1 << 62)] = 0
     started_at: Moment | None = None
     finished_at: Moment | None = None

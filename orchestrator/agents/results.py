@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Row, bindparam, select
 
 from orchestrator.jobs import progress
-from orchestrator.jobs.outcomes import Outcome, judge
+from orchestrator.jobs.outcomes import INFRASTRUCTURE, Outcome, judge
 from orchestrator.model.states import AttemptState, TaskState
 from orchestrator.model.tables import Attempt, Job, Task, table
 from orchestrator.store.doors import Move, advance
@@ -54,7 +54,8 @@ def accept(tx: Tx, node_id: int, results: Sequence[Result]) -> None:
     live = [row for row in rows if row.node_id == node_id and row.attempt_state == AttemptState.RUNNING]
     end_attempts(tx, [(row, by_attempt[row.attempt_id]) for row in live])
     for row in rows:
-        if row.node_id == node_id and row.attempt_state == AttemptState.LOST:
+        lost = row.node_id == node_id and row.attempt_state == AttemptState.LOST
+        if lost and by_attempt[row.attempt_id].outcome.kind not in INFRASTRUCTURE:  # else it says no more than we know
             _store_late(tx, row, by_attempt[row.attempt_id])
     mine = {row.attempt_id for row in rows if row.node_id == node_id}
     for attempt_id in by_attempt.keys() - mine:

@@ -64,7 +64,8 @@ class Sessions:
         return attempt_ids & session.attempts
 
     def heard(self, node_id: int, at: datetime) -> None:
-        self._heard[node_id] = at
+        with self._lock:
+            self._heard[node_id] = at
 
     def flush(self) -> dict[int, datetime]:
         """The heartbeats since the last flush."""

@@ -13,6 +13,8 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
+from orchestrator.demo.stage import plain_client
+
 COLOURS = {
     "queued": "yellow", "requested": "yellow", "launching": "yellow", "booting": "cyan", "ready": "green",
     "running": "bright_blue", "succeeded": "bold green", "failed": "bold red", "lost": "bold red",
@@ -25,8 +27,7 @@ class Show:
     """Follows the master's event stream on a thread; the names of jobs and tasks are learned as they appear."""
 
     def __init__(self, url: str, token: str, out: IO[str]) -> None:
-        self._url = url
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._api = plain_client(f"{url}/api/v1", token)
         self._console = Console(file=out, highlight=False, soft_wrap=True)
         self._tasks: dict[int, str] = {}
         self._jobs: dict[int, str] = {}
@@ -51,8 +52,7 @@ class Show:
         while not self._ending.is_set():
             with suppress(httpx.TransportError, httpx.HTTPStatusError):
                 self._catch_up()
-                path = f"{self._url}/api/v1/events/stream"
-                with httpx.stream("GET", path, headers=self._headers, timeout=httpx.Timeout(30)) as stream:
+                with self._api.stream("GET", "/events/stream") as stream:
                     for line in stream.iter_lines():
                         if self._ending.is_set():
                             return
@@ -109,6 +109,4 @@ class Show:
         return self._tasks.get(task_id, str(task_id))
 
     def _get(self, path: str, params: Mapping[str, Any]) -> Any:
-        answer = httpx.get(f"{self._url}/api/v1{path}", params=dict(params), headers=self._headers, timeout=10)
-        answer.raise_for_status()
-        return answer.json()
+        return self._api.get(path, params=dict(params)).raise_for_status().json()

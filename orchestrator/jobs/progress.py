@@ -247,7 +247,10 @@ def _finish_jobs(tx: Tx, finished: Sequence[Row[Any]], last: Mapping[int, Ended]
         to, reason = job_outcome(states, cancelled=job.cancel_requested_at is not None)
         moves.append(Move(job.id, job.state, to, reason, {"finished_at": tx.now}, {"job_id": job.id}))
     advance(tx, Job, moves)
-    asking = [job.id for job in finished if job.token or job.tasks > 1 or "target" in last[job.id].spec]
+    alone = {job.id: last[job.id].spec for job in finished if job.tasks == 1}
+    # A lone task without a target, that ran, can have asked for nothing; a deploy task ends without its document.
+    nothing = {id_ for id_, spec in alone.items() if "run" in spec and "target" not in spec}
+    asking = [job.id for job in finished if job.token or job.id not in nothing]
     if asking:
         close_deployments(tx, "its job is done", job_id=asking)
     for job in finished:

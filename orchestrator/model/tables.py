@@ -184,7 +184,7 @@ class Attempt(SQLModel, table=True):
     state: str = AttemptState.RUNNING
     reason: str | None = _text()
     exit_code: int | None = None
-    log_size: int = 0
+    log_size: int = Field(default=0, sa_column=Column(BigInteger(), nullable=False))
     claimed_at: datetime = _time(nullable=False)
     started_at: datetime | None = _time()
     finished_at: datetime | None = _time()

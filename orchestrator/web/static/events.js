@@ -44,8 +44,10 @@ export function addEvents(events) {
 
 function draw() {
   const list = $("events");
-  const rows = waiting.map((event) => eventRow(event, true)).reverse();
+  const fresh = waiting.length <= 30; // a flood does not flash
+  const rows = waiting.map((event) => eventRow(event, fresh)).reverse();
   waiting = [];
+  setTimeout(() => rows.forEach((row) => row.classList.remove("fresh")), 1000);
   for (const row of rows) row.hidden = !fits(row);
   list.prepend(...rows);
   while (list.children.length > MOST) list.lastElementChild.remove();

@@ -45,8 +45,11 @@ export function span(seconds) {
   return `${Math.floor(s / 86400)} days`;
 }
 
+/** The master's clock. */
+export const masterNow = () => Date.now() + skewMs;
+
 export const secondsBetween = (from, to) =>
-  ((to ? Date.parse(to) : Date.now() + skewMs) - Date.parse(from)) / 1000;
+  ((to ? Date.parse(to) : masterNow()) - Date.parse(from)) / 1000;
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });

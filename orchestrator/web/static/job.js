@@ -2,12 +2,13 @@
 
 import { get, post } from "./api.js";
 import { ask, h, keyed, setAttr, setText, toast } from "./dom.js";
-import { JOB_OPEN, lasting, pill, plural, when } from "./format.js";
+import { JOB_OPEN, lasting, masterNow, pill, plural, when } from "./format.js";
 import { shownState } from "./jobs.js";
 import { LogView } from "./log.js";
 import { explanation, facts, pastEvents } from "./parts.js";
 
 const PAGE = 200;
+const WAITS = ["waiting", "queued"];
 
 export function jobPanel(id, setTitle, refreshSoon) {
   const badge = pill("queued");
@@ -58,7 +59,9 @@ export function jobPanel(id, setTitle, refreshSoon) {
     ]);
     why.show(told);
     setText(caption, job.tasks > 1 ? `Tasks: ${job.tasks - job.open_tasks} of ${job.tasks} done` : "Task");
-    keyed(body, tasks.items, (task) => task.id, (task) => taskRow(task, openLog));
+    const waits = new Map(told.sentences.map((sentence) => /^Task ([^:]+): (.*)$/.exec(sentence)?.slice(1, 3)).filter(Boolean));
+    const rows = tasks.items.map((task) => ({ ...task, why: WAITS.includes(task.state) ? waits.get(task.name) : null }));
+    keyed(body, rows, (task) => task.id, (task) => taskRow(task, openLog));
     more.hidden = tasks.next === null || wanted >= 1000;
     if (!log && job.tasks === 1 && tasks.items[0]?.attempt_id) openLog(tasks.items[0], false);
     log?.news(tasks.items.find((task) => task.name === log.task));
@@ -134,8 +137,11 @@ function taskRow(first, openLog) {
     task = now;
     badge.show(now.state);
     took.show(now.state === "queued" ? null : now.started_at, now.finished_at);
-    const later = now.state === "queued" && now.run_after && Date.parse(now.run_after) > Date.now();
-    setText(why, [now.reason, later ? `again at ${new Date(now.run_after).toLocaleTimeString()}` : null].filter(Boolean).join("; "));
+    const later = now.state === "queued" && now.run_after && Date.parse(now.run_after) > masterNow();
+    const again = later ? `${now.reason}; again at ${new Date(now.run_after).toLocaleTimeString()}` : null;
+    const reason = again ?? now.why?.replace(/^is queued: /, "") ?? now.reason ?? "";
+    setText(why, reason);
+    setAttr(why, "title", reason);
     setText(node, now.node_id ?? "");
     setAttr(node, "href", now.node_id ? `#/nodes/${now.node_id}` : null);
     setAttr(node, "aria-label", now.node_id ? `node ${now.node_id}` : null);

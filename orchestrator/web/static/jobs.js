@@ -41,7 +41,7 @@ const refreshWhys = new Refresher(async () => {
 
 function firstReason({ sentences }) {
   const wait = sentences.find((told) => told.startsWith("Waiting: ")) ?? sentences.find((told) => /^Task .*: (is|waits)/.test(told));
-  return wait?.replace(/^Waiting: /, "").replace(/^Task [^:]+: is /, "") ?? "";
+  return wait?.replace(/^Waiting: /, "").replace(/^Task [^:]+: (is queued: |is )?/, "") ?? "";
 }
 
 export function startJobs() {

@@ -4,11 +4,12 @@ import { forgetToken, get, keepToken, onRefused, takeToken } from "./api.js";
 import { detailEvents, followAddress, leave, refreshDetail, startDetail } from "./detail.js";
 import { $, setText } from "./dom.js";
 import { addEvents, clearEvents, startEvents } from "./events.js";
-import { tick } from "./format.js";
+import { masterNow, tick } from "./format.js";
 import { pickState, refreshJobs, startJobs } from "./jobs.js";
 import { refreshEnded, refreshNodes, startNodes } from "./nodes.js";
+import { clearPulse, drawPulse, pulseEvents, startPulse } from "./pulse.js";
 import { EventLine } from "./stream.js";
-import { clearSummary, countEvents, countJobs, refreshPools, startSummary } from "./summary.js";
+import { clearSummary, countEvents, countJobs, liveNodes, refreshPools, startSummary } from "./summary.js";
 
 const HEAL_MS = 15000; // the periodic look; events bring everything else
 const RECOUNT_MS = 120000;
@@ -18,6 +19,7 @@ let line = null;
 function hear(events) {
   addEvents(events);
   countEvents(events);
+  pulseEvents(events);
   detailEvents(events);
   const subjects = new Set(events.map((event) => event.subject));
   const has = (...names) => names.some((name) => subjects.has(name));
@@ -61,6 +63,7 @@ function signedOut(message = "") {
   leave();
   clearEvents();
   clearSummary();
+  clearPulse();
   $("main").hidden = true;
   $("sign-out").hidden = true;
   $("sign-in").hidden = false;
@@ -90,6 +93,7 @@ async function signIn(event) {
 }
 
 startSummary((state) => pickState(state, true));
+startPulse();
 startJobs();
 startNodes();
 startEvents();
@@ -99,7 +103,11 @@ $("sign-out").addEventListener("click", () => signedOut());
 onRefused(() => {
   if (line) signedOut("The master does not know this token any more. Sign in again.");
 });
-setInterval(tick, 1000);
+setInterval(() => {
+  if (document.hidden) return;
+  tick();
+  drawPulse(masterNow(), liveNodes);
+}, 1000);
 setInterval(() => {
   if (!line) return;
   lookAtAll();

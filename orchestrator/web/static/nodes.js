@@ -39,7 +39,7 @@ function show() {
 
 function nodeRow(first) {
   const name = h("a.name", { href: `#/nodes/${first.id}` }, `node ${first.id}`);
-  const where = h("span.sub");
+  const where = h("span.sub.clip");
   const badge = pill(first.state);
   const way = steps();
   const why = h("span.sub.why");

@@ -14,7 +14,8 @@ const FLOW = NODE_STATES.slice(0, -1);
 const known = new Map();
 const counts = Object.fromEntries(JOB_STATES.map((state) => [state, 0]));
 let older = false;
-let cells = {};
+const cells = {};
+export let liveNodes = 0;
 
 function learn(id, state) {
   const before = known.get(id);
@@ -95,8 +96,8 @@ function showPools() {
     setText(cells[state].count, number(total[state]));
     cells[state].step.classList.toggle("none", total[state] === 0);
   }
-  const live = Object.values(total).reduce((sum, count) => sum + count, 0);
-  setText($("nodes-total"), live ? `${number(live)} live` : "none live");
+  liveNodes = Object.values(total).reduce((sum, count) => sum + count, 0);
+  setText($("nodes-total"), liveNodes ? `${number(liveNodes)} live` : "none live");
   keyed($("pools"), pools, (pool) => pool.id, poolRow);
   if (!pools.length && !$("pools").firstElementChild) {
     $("pools").replaceChildren(h("li.empty", {}, "No pools yet: ", h("code", {}, "orchestrator pool create")));

@@ -231,7 +231,7 @@ def upgrade() -> None:
     sa.Column('state', sqlmodel.sql.sqltypes.AutoString(), nullable=False),
     sa.Column('reason', sa.Text(), nullable=True),
     sa.Column('exit_code', sa.Integer(), nullable=True),
-    sa.Column('log_size', sa.Integer(), nullable=False),
+    sa.Column('log_size', sa.BigInteger(), nullable=False),
     sa.Column('claimed_at', orchestrator.model.tables.UtcDateTime(timezone=True), nullable=False),
     sa.Column('started_at', orchestrator.model.tables.UtcDateTime(timezone=True), nullable=True),
     sa.Column('finished_at', orchestrator.model.tables.UtcDateTime(timezone=True), nullable=True),
