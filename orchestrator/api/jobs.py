@@ -11,7 +11,18 @@ from fastapi.responses import PlainTextResponse, Response
 from orchestrator.api.auth import Caller
 from orchestrator.api.deps import MasterDep
 from orchestrator.api.problems import PROBLEMS, Problem, not_found
-from orchestrator.api.shapes import Before, CancelOut, ExplanationOut, JobOut, Limit, Page, RowId, SubmittedOut, TaskOut
+from orchestrator.api.shapes import (
+    AttemptOut,
+    Before,
+    CancelOut,
+    ExplanationOut,
+    JobOut,
+    Limit,
+    Page,
+    RowId,
+    SubmittedOut,
+    TaskOut,
+)
 from orchestrator.fleet.explain import explain_job
 from orchestrator.jobs import spec
 from orchestrator.jobs.cancel import cancel
@@ -81,6 +92,18 @@ def list_tasks(
             raise not_found("job", job_id)
         rows = queries.list_tasks(connection, job_id, limit, after)
     return Page(items=[TaskOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
+
+
+@router.get("/{job_id}/attempts")
+def list_attempts(
+    master: MasterDep, _: Caller, job_id: RowId, limit: Limit = 1000, before: Before = None
+) -> Page[AttemptOut]:
+    """Every try of every task of the job, newest first: where it ran, how it ended and why."""
+    with master.engine.connect() as connection:
+        if queries.get_job(connection, job_id) is None:
+            raise not_found("job", job_id)
+        rows = queries.list_attempts(connection, job_id, limit, before)
+    return Page(items=[AttemptOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
 
 
 @router.get("/{job_id}/logs", response_class=PlainTextResponse)

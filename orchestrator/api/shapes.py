@@ -61,6 +61,23 @@ class TaskOut(BaseModel):
     finished_at: datetime | None
 
 
+class AttemptOut(BaseModel):
+    """One try of a task. `claimed_at` is the master's clock, the other times are the node's."""
+
+    id: int
+    task_id: int
+    task: str
+    number: int
+    node_id: int
+    state: str
+    reason: str | None
+    exit_code: int | None
+    log_size: int
+    claimed_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
 class PoolIn(BaseModel):
     """A pool: machines of one cloud, with the template every launch begins from."""
 

@@ -49,6 +49,11 @@ def list_tasks(connection: Connection, job_id: int, limit: int, after: int = 0) 
     return _all(connection, query)
 
 
+def list_attempts(connection: Connection, job_id: int, limit: int, before: int | None) -> Rows:
+    query = select(attempts, tasks.c.name.label("task")).join(tasks, tasks.c.id == attempts.c.task_id)
+    return _page(connection, query.where(tasks.c.job_id == job_id), attempts.c.id, limit, before)
+
+
 def list_pools(connection: Connection, name: str | None = None) -> Rows:
     """Pools that are not gone, with the number of their nodes by state."""
     query = select(pools).where(pools.c.gone_at.is_(None)).order_by(pools.c.name)
