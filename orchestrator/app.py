@@ -26,7 +26,7 @@ from orchestrator.fleet.reaper import Reaper
 from orchestrator.fleet.secrets import enrolment_secret, load_key
 from orchestrator.fleet.watcher import Watcher
 from orchestrator.jobs.due import wake_due
-from orchestrator.model.states import NodeState
+from orchestrator.model.states import LaunchState, NodeState
 from orchestrator.model.tables import Node, table
 from orchestrator.settings import Settings
 from orchestrator.store.engine import lock_sqlite, open_engine
@@ -66,6 +66,7 @@ class Master:
         )
         self._ca_pin = certificate_pin(settings)
         self._listening_since = clock()
+        self._spared = False
         self._make_loops()
 
     def _make_loops(self) -> None:
@@ -136,6 +137,8 @@ class Master:
                 self._plan.wake()
             if subject == "launch":
                 self._launch.wake()
+                if to == LaunchState.LAUNCHED:  # a node may be leaving that has its machine only now
+                    self._reap.wake()
             elif subject == "node" and to == NodeState.TERMINATING:
                 self._reap.wake()
                 leaving.add(event["subject_id"])
@@ -145,13 +148,15 @@ class Master:
                 self._event_loop.call_soon_threadsafe(self.waiters.wake_nodes)
             elif subject == "task" and to == "queued":
                 self._due.wake()
+            if self._spared and event["from_state"] == "running":  # a node that may go has become idle, perhaps
+                self._plan.wake()
         if leaving:
             self._event_loop.call_soon_threadsafe(self.waiters.wake_nodes, leaving)
         if events:
             self._event_loop.call_soon_threadsafe(self.stream.publish, events)
 
     def _plan_step(self) -> None:
-        self.writer.write(planner.plan)
+        self._spared = self.writer.write(planner.plan)
 
     def _watch_step(self) -> float | None:
         self._watcher.step()

@@ -195,7 +195,7 @@ class Worker:
         if overtaking and not logs and not results:
             return None
         return {
-            "wait_s": 0 if logs or results else POLL_S,
+            "wait_s": 0 if logs or results else min(POLL_S, self._lease_s / 3),
             "free": 0 if self._draining else max(0, self._slots + self._ahead() - len(self._running) - len(self._waiting)),
             "known": list(self._journal.orders),
             "results": results[:500],

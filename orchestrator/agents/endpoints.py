@@ -116,7 +116,7 @@ class AgentEndpoints:
         """Exchange at once; with nothing to say, wait until there is or the agent's time is over."""
         waits = message.wait_s > 0 and not message.results and not message.logs
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + message.wait_s
+        deadline = loop.time() + min(message.wait_s, session.longest_wait_s)
         while True:
             waiter = self._waiters.enter(session.node_id, session.token, session.pool_id, wants_tasks=message.free > 0)
             try:

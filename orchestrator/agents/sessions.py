@@ -13,9 +13,9 @@ from sqlalchemy import Engine, select
 
 from orchestrator.fleet.secrets import sha256
 from orchestrator.model.states import NodeState
-from orchestrator.model.tables import Attempt, Node, table
+from orchestrator.model.tables import Attempt, Node, Pool, table
 
-nodes, attempts = table(Node), table(Attempt)
+nodes, attempts, pools = table(Node), table(Attempt), table(Pool)
 
 
 @dataclass(slots=True)
@@ -23,6 +23,7 @@ class Session:
     node_id: int
     token: str | None
     pool_id: int
+    longest_wait_s: float
     attempts: set[int] = field(default_factory=set)
 
 
@@ -40,12 +41,14 @@ class Sessions:
 
     def look_up(self, credential: str) -> Session | None:
         """The session of a node credential from its row; None for a wrong one. Reads the database."""
-        columns = (nodes.c.id, nodes.c.token, nodes.c.pool_id, nodes.c.state)
+        columns = (nodes.c.id, nodes.c.token, nodes.c.pool_id, nodes.c.state, pools.c.heartbeat_timeout_s)
+        query = select(*columns).join(pools, pools.c.id == nodes.c.pool_id)
         with self._engine.connect() as connection:
-            row = connection.execute(select(*columns).where(nodes.c.credential_hash == sha256(credential))).first()
+            row = connection.execute(query.where(nodes.c.credential_hash == sha256(credential))).first()
         if row is None:
             return None
-        session = Session(row.id, row.token, row.pool_id)
+        # An agent that waits here is heard of only when it comes back: well before it would be thought silent.
+        session = Session(row.id, row.token, row.pool_id, longest_wait_s=row.heartbeat_timeout_s / 3)
         if row.state != NodeState.TERMINATED:
             self._by_credential[credential] = session
         return session

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 
 from orchestrator.fleet import leaving
 from orchestrator.model.states import NodeState
@@ -13,6 +13,7 @@ from orchestrator.model.tables import Node, Pool, table
 from orchestrator.store.writer import Tx
 
 pools, nodes = table(Pool), table(Node)
+_heard = update(nodes).where(nodes.c.id == bindparam("_id")).values(heartbeat_at=bindparam("heartbeat_at"))
 
 
 def keep(tx: Tx, heartbeats: Mapping[int, datetime], listening_since: datetime) -> None:
@@ -21,8 +22,9 @@ def keep(tx: Tx, heartbeats: Mapping[int, datetime], listening_since: datetime) 
     `heartbeats`: when each node was last heard of by this master. A master that has just come up has heard of nobody,
     so silence counts from `listening_since` at the earliest.
     """
-    for node_id, at in heartbeats.items():
-        tx.connection.execute(update(nodes).where(nodes.c.id == node_id).values(heartbeat_at=at))
+    if heartbeats:
+        rows = [{"_id": node_id, "heartbeat_at": at} for node_id, at in heartbeats.items()]
+        tx.connection.execute(_heard, rows)
     timed = (NodeState.BOOTING, NodeState.READY, NodeState.DRAINING)
     columns = (pools.c.boot_timeout_s, pools.c.heartbeat_timeout_s, pools.c.drain_timeout_s)
     query = select(nodes, *columns).join(pools, pools.c.id == nodes.c.pool_id).where(nodes.c.state.in_(timed))

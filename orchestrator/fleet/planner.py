@@ -40,20 +40,27 @@ class Bounds:
         return cls(pool["max_nodes"])
 
 
-def plan(tx: Tx) -> None:
-    """Look at every pool once and write down what is to be launched and what is to go."""
+def plan(tx: Tx) -> bool:
+    """Look at every pool once and write down what is to be launched and what is to go.
+
+    True where a node that may go was spared because it is busy: look again when tasks end.
+    """
+    spared = False
     present = select(pools).where(pools.c.gone_at.is_(None)).order_by(pools.c.id).with_for_update()
     for pool in [dict(row) for row in tx.connection.execute(present).mappings()]:
         view = pool_view(tx.connection, pool, tx.now)
         if pool["deleted_at"] is not None and not view.nodes:
             gone(tx, pool)
             continue
-        decision = bounded(view, POLICIES[pool["policy"]](view), Bounds.of(pool))
+        wished = POLICIES[pool["policy"]](view)
+        decision = bounded(view, wished, Bounds.of(pool))
+        spared = spared or len(decision.releases) < len(wished.releases)
         for launch in decision.launches:
             _request(tx, pool, launch)
         for release in decision.releases:
             leaving.begin(tx, release.node_id, release.reason, release.detail)
         _tell_waits(tx, pool, decision)
+    return spared
 
 
 def decide(view: PoolView, pool: Mapping[str, Any]) -> Decision:

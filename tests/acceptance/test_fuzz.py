@@ -1,0 +1,77 @@
+"""The API under requests made from its own OpenAPI document: no server error, no undocumented answer."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import schemathesis
+import uvicorn
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from orchestrator.api.auth import make_token
+from orchestrator.api.http import build
+from orchestrator.app import Master
+from orchestrator.settings import CloudSettings, Settings
+
+CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
+NOWHERE = CloudSettings(endpoint_url="http://127.0.0.1:9", access_key_id="none", secret_access_key="none")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """A real server whose one cloud does not answer, and a token for it."""
+    folder: Path = tmp_path_factory.mktemp("fuzz")
+    master = Master(Settings(data_dir=folder, clouds={"aws": NOWHERE}))
+    token = master.writer.write(lambda tx: make_token(tx, "fuzz"))
+    server = uvicorn.Server(uvicorn.Config(build(master), port=0, log_level="error", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    end = time.monotonic() + 30
+    while not server.started and time.monotonic() < end:
+        time.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    headers = {"Authorization": f"Bearer {token}"}
+    pool = {"name": "p", "cloud": "aws", "launch": {"image": "ami-1", "instance_type": "t3.micro"}}
+    assert httpx.post(f"{url}/api/v1/pools", json=pool, headers=headers).status_code == 201
+    job = {"name": "j", "client": "c", "tasks": [{"name": "a", "run": "true"}, {"name": "b", "run": "true", "needs": ["a"]}]}
+    assert httpx.post(f"{url}/api/v1/jobs", json=job, headers=headers).status_code == 201
+    yield url, token
+    server.should_exit = True
+    thread.join(20)
+
+
+def test_no_request_breaks_the_api(served: tuple[str, str]) -> None:
+    url, token = served
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json").exclude(path="/api/v1/events/stream")
+    operations = [found.ok() for found in schema.get_all_operations()]
+    assert len(operations) > 20
+    for operation in operations:
+
+        @given(case=operation.as_strategy())
+        @settings(max_examples=10, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        def check(case: schemathesis.Case) -> None:
+            case.call_and_validate(headers={"Authorization": f"Bearer {token}"}, checks=list(CHECKS))
+
+        check()
+
+
+def test_without_a_token_nothing_answers(served: tuple[str, str]) -> None:
+    paths = httpx.get(f"{served[0]}/openapi.json").json()["paths"]
+    guarded = [path for path in paths if path.startswith("/api/")]
+    assert len(guarded) > 15
+    for path in guarded:
+        url = served[0] + path.replace("{job_id}", "1").replace("{node_id}", "1").replace("{name}", "p")
+        for method in paths[path]:
+            answer = httpx.request(method.upper(), url, json={} if method in ("post", "patch") else None)
+            assert answer.status_code == 401, (method, path, answer.status_code)
+            assert answer.headers["content-type"] == "application/problem+json"

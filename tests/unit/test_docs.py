@@ -1,0 +1,33 @@
+"""What the documents say holds: job files in them are accepted, settings and commands are all told of."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from orchestrator.jobs.spec import parse
+from orchestrator.settings import CloudSettings, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCKS = [
+    (path.name, text)
+    for path in (ROOT / "README.md", ROOT / "docs" / "jobs.md")
+    for text in re.findall(r"```yaml\n(.*?)```", path.read_text(), re.DOTALL)
+]
+
+
+@pytest.mark.parametrize(("name", "text"), BLOCKS, ids=[f"{name}-{i}" for i, (name, _) in enumerate(BLOCKS)])
+def test_job_files_in_the_documents_are_accepted(name: str, text: str) -> None:
+    assert parse(text).tasks
+
+
+def test_every_setting_is_documented_and_every_documented_one_is_there() -> None:
+    told = set(re.findall(r"^\| (`[^|]+) \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE))
+    documented = {name for cell in told for name in re.findall(r"`([a-z_]+)`", cell)}
+    assert documented == (set(Settings.model_fields) | set(CloudSettings.model_fields)) - {"clouds"}
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name} → {target}"
