@@ -34,6 +34,7 @@ from orchestrator.store.installation import installation_id
 from orchestrator.store.migrate import upgrade
 from orchestrator.store.stream import EventStream
 from orchestrator.store.writer import EventRow, Queued, Writer
+from providers.base import Misconfigured
 
 log = structlog.get_logger(__name__)
 nodes = table(Node)
@@ -111,8 +112,17 @@ class Master:
         log.info("master stopped")
 
     def user_data(self, launch_id: int, pool: Mapping[str, Any], limit: int) -> bytes:
-        """What the machines of this launch are given: where to call, whom to trust, and one secret for enrolment."""
-        params = BootstrapParams(
+        """What the machines of this launch are given: where to call, whom to trust, and one secret for enrolment.
+
+        Raises Misconfigured where no machine could start with it: too large for the cloud, a URL that is none.
+        """
+        try:
+            return render_user_data(self._bootstrap_params(launch_id, pool, limit))
+        except ValueError as error:
+            raise Misconfigured(str(error)) from error
+
+    def _bootstrap_params(self, launch_id: int, pool: Mapping[str, Any], limit: int) -> BootstrapParams:
+        return BootstrapParams(
             master_url=self.settings.url,
             ca_pin=self._ca_pin,
             enrolment_secret=enrolment_secret(self.key, self.installation, launch_id),
@@ -122,7 +132,6 @@ class Master:
             lease_s=pool["lease_s"],
             limit=limit,
         )
-        return render_user_data(params)
 
     def _committed(self, events: Sequence[EventRow], queued: Queued) -> None:
         """On the writer's thread: whoever is concerned by what was committed looks at once."""

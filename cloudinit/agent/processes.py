@@ -102,14 +102,16 @@ def kill_group(pid, how):
 def kill_leftovers(attempt):
     # type: (int) -> int
     """End every process of this attempt that an earlier agent left, found by its environment. Returns how many."""
-    mark = b"ORCHESTRATOR_ATTEMPT_ID=%d" % attempt
+    marks = {b"ORCHESTRATOR_ATTEMPT_ID=%d" % attempt}
+    if "ORCHESTRATOR_ROOT" in os.environ:  # a local cloud's machines share one process table
+        marks.add(b"ORCHESTRATOR_ROOT=" + os.environb[b"ORCHESTRATOR_ROOT"])
     killed = 0
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
         try:
             with open("/proc/%s/environ" % name, "rb") as file:
-                if mark in file.read().split(b"\0"):
+                if marks.issubset(file.read().split(b"\0")):
                     os.kill(int(name), KILL)
                     killed += 1
         except OSError:

@@ -1,6 +1,7 @@
 """The line to the master: one call whose answer counts, and at most one older call that waits there and is overtaken."""
 
 import random
+import select
 import selectors
 import time
 
@@ -60,7 +61,7 @@ class Uplink:
         # type: (selectors.BaseSelector, dict) -> None
         if time.monotonic() < self._not_before:
             return
-        connection = self._free.pop() if self._free else self._master.connect()
+        connection = self._rested() or self._master.connect()
         self._call = Call(connection, self._master.request("/agent/v1/sync", body), ANSWER_S)
         self._waits = body["wait_s"] > 0
         selector.register(connection, selectors.EVENT_READ)
@@ -100,6 +101,16 @@ class Uplink:
         except Failed:
             self._drop(selector, self._overtaken)
             self._overtaken = None
+
+    def _rested(self):
+        # type: () -> object
+        """A connection that was kept. One that has something to read was closed by the master meanwhile."""
+        while self._free:
+            connection = self._free.pop()
+            if not select.select([connection], [], [], 0)[0]:
+                return connection
+            connection.close()
+        return None
 
     def _rest(self, selector, call):
         # type: (selectors.BaseSelector, Call) -> None

@@ -88,7 +88,8 @@ class Worker:
             if item["attempt"] in self._tails:
                 self._tails[item["attempt"]].acknowledge(item["offset"])
         for attempt in answer.get("acknowledged", ()):
-            self._forget(attempt)
+            if attempt not in self._tails or self._tails[attempt].all_acknowledged():
+                self._forget(attempt)  # else the master lost some of the log: both go up again
         for order in answer.get("orders", ()):
             if order["attempt"] not in self._past and order["attempt"] not in self._journal.orders:
                 self._journal.accept(order)
@@ -198,6 +199,8 @@ class Worker:
             "wait_s": 0 if logs or results else min(POLL_S, self._lease_s / 3),
             "free": 0 if self._draining else max(0, self._slots + self._ahead() - len(self._running) - len(self._waiting)),
             "known": list(self._journal.orders),
+            "stopping": [running.attempt for running in self._running.values() if running.stopping],
+            "draining": self._draining,
             "results": results[:500],
             "logs": logs,
         }
@@ -216,8 +219,13 @@ class Worker:
 
     def _ahead(self):
         # type: () -> int
+        """How many orders are worth having beyond the slots: none while every slot has one that takes its time."""
         if self._mean_s is None or self._mean_s > AHEAD_SPAN_S:
             return 0
+        if len(self._running) >= self._slots:
+            youngest = max(running.started for running in self._running.values())
+            if time.monotonic() - youngest > AHEAD_SPAN_S:
+                return 0
         return min(AHEAD_MOST, int(self._slots * AHEAD_SPAN_S / max(self._mean_s, 1e-4)))
 
     def _pause_s(self):

@@ -27,14 +27,15 @@ log = structlog.get_logger(__name__)
 PROTOCOL = 1
 LARGEST_BODY = 4 << 20
 NO_MORE = 1 << 61  # an offset beyond every log: the agent sends nothing more of this one
+PRINTABLE = r"^[ -~]*$"
 M = TypeVar("M", bound=BaseModel)
 
 
 class EnrolMessage(BaseModel):
     secret: str = Field(max_length=200)
-    instance_id: str = Field(max_length=200)
+    instance_id: str = Field(max_length=200, pattern=PRINTABLE)
     credential: str = Field(min_length=32, max_length=200)
-    agent_version: str = Field(max_length=100)
+    agent_version: str = Field(max_length=100, pattern=PRINTABLE)
     protocol: int = Field(ge=0, le=1000)
 
 
@@ -122,7 +123,7 @@ class AgentEndpoints:
             try:
                 answer = await self._writer.awrite(lambda tx: exchange(tx, session.node_id, message))
                 left_s = deadline - loop.time()
-                if not waits or answer.says_something or left_s <= 0:
+                if not waits or answer.is_news(message) or left_s <= 0:
                     return answer
                 if not await waiter.wait(left_s):
                     return Answer()
@@ -173,10 +174,17 @@ async def _agent(_: Request) -> Response:
 
 
 async def _read(request: Request, model: type[M]) -> M | Response:
-    if int(request.headers.get("content-length", "0") or 0) > LARGEST_BODY:
+    body = bytearray()
+    too_large = int(request.headers.get("content-length", "0") or 0) > LARGEST_BODY
+    if not too_large:
+        async for part in request.stream():  # a call in chunks claims no length
+            body += part
+            if too_large := len(body) > LARGEST_BODY:
+                break
+    if too_large:
         return _say(413, {"error": f"a call may have {LARGEST_BODY} bytes; send logs in smaller chunks"})
     try:
-        return model.model_validate_json(await request.body())
+        return model.model_validate_json(bytes(body))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         return _say(422, {"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"})

@@ -70,11 +70,14 @@ class LogChunk(_Message):
 
 
 class SyncMessage(_Message):
-    """What an agent says at each call. `known` are all attempts it holds; `free` how many more it would take."""
+    """What an agent says at each call. `known` are all attempts it holds; `free` how many more it would take;
+    `stopping` and `draining` what it was told already, so that this is no news to it."""
 
     wait_s: Annotated[float, Field(ge=0, le=60)] = 0.0
     free: Annotated[int, Field(ge=0, le=1000)] = 0
     known: Annotated[list[Id], Field(max_length=1000)] = []
+    stopping: Annotated[list[Id], Field(max_length=1000)] = []
+    draining: bool = False
     results: Annotated[list[ResultMessage], Field(max_length=1000)] = []
     logs: Annotated[list[LogChunk], Field(max_length=1000)] = []
 
@@ -89,9 +92,11 @@ class Answer:
     draining: bool = False
     gone: bool = False
 
-    @property
-    def says_something(self) -> bool:
-        return bool(self.orders or self.stop or self.acknowledged or self.draining or self.gone)
+    def is_news(self, message: SyncMessage) -> bool:
+        """Whether it says anything that the agent does not know."""
+        if self.orders or self.acknowledged or self.gone or (self.draining and not message.draining):
+            return True
+        return bool(self.stop.keys() - set(message.stopping))
 
 
 def exchange(tx: Tx, node_id: int, message: SyncMessage) -> Answer:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli.render import at, clean
-from orchestrator.cli.session import Session, say
+from orchestrator.cli.session import Session, pool_path, say
 
 EVERY = 1 << 30
 
@@ -23,7 +23,7 @@ def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as they happen (JSON: one object a line)")] = False,
 ) -> None:
     """What happened, oldest first."""
-    pool_id = session.api.get(f"pools/{pool}")["id"] if pool is not None else None
+    pool_id = session.api.get(pool_path(pool))["id"] if pool is not None else None
     links = {"job_id": job, "node_id": node, "pool_id": pool_id}
     page = session.api.page("events", limit, cursor="before", **links)
     if session.json and not follow:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli.render import ago, at, explanation, fields, table
-from orchestrator.cli.session import Session, command, say
+from orchestrator.cli.session import Session, command, pool_path, say
 
 app = typer.Typer(no_args_is_help=True, help="Nodes: each rented machine, from the wish to the end.")
 NodeId = Annotated[int, typer.Argument(metavar="NODE", min=1, help="number of a node")]
@@ -23,7 +23,7 @@ def list_nodes(
 ) -> None:
     """Nodes that are not terminated, newest first."""
     if pool is not None:
-        session.api.get(f"pools/{pool}")  # an unknown pool is an error, not an empty list
+        session.api.get(pool_path(pool))  # an unknown pool is an error, not an empty list
     live = None if all_ or state else True
     page = session.api.page("nodes", limit, pool=pool, state=state, live=live)
     columns = ("id", "pool", "state", "busy", "token", "instance", "address", "asked for", "reason")

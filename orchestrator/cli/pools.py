@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli.render import ago, counts, explanation, fields, table
-from orchestrator.cli.session import Session, command
+from orchestrator.cli.session import Session, command, pool_path
 
 app = typer.Typer(no_args_is_help=True, help="Pools: which machines may be rented where, and how many.")
 PoolName = Annotated[str, typer.Argument(metavar="POOL", help="name of a pool")]
@@ -69,7 +69,7 @@ def create(
 @command(app, "show")
 def show(session: Session, name: PoolName) -> None:
     """One pool with all its settings."""
-    pool = session.api.get(_path(name))
+    pool = session.api.get(pool_path(name))
 
     def text() -> None:
         template = [(f"launch.{key}", _plain(value)) for key, value in pool["launch"].items()]
@@ -102,7 +102,7 @@ def scale(
 ) -> None:
     """Keep so many machines up for jobs without a token. More than the pool's most is refused, not raised."""
     changes = {"min_nodes": nodes} | ({"max_nodes": max_nodes} if max_nodes is not None else {})
-    pool = session.api.patch(_path(name), changes)
+    pool = session.api.patch(pool_path(name), changes)
     _tell(
         session,
         pool,
@@ -113,34 +113,28 @@ def scale(
 @command(app, "pause")
 def pause(session: Session, name: PoolName) -> None:
     """Launch nothing more there; what runs goes on."""
-    _tell(session, session.api.patch(_path(name), {"paused": True}), "is paused: it launches nothing more")
+    _tell(session, session.api.patch(pool_path(name), {"paused": True}), "is paused: it launches nothing more")
 
 
 @command(app, "resume")
 def resume(session: Session, name: PoolName) -> None:
     """Launch again."""
-    pool = session.api.patch(_path(name), {"paused": False})
+    pool = session.api.patch(pool_path(name), {"paused": False})
     _tell(session, pool, " ".join(filter(None, (f"is {pool['state']}", pool["state_reason"]))))
 
 
 @command(app, "delete")
 def delete(session: Session, name: PoolName) -> None:
     """Let its machines drain and leave, then the pool itself."""
-    pool = session.api.delete(_path(name))
+    pool = session.api.delete(pool_path(name))
     _tell(session, pool, f"is being deleted: {counts(pool['nodes']) or 'no nodes'} to leave")
 
 
 @command(app, "explain")
 def explain(session: Session, name: PoolName) -> None:
     """What is asked of it, what it has, and what holds it back."""
-    found = session.api.get(f"{_path(name)}/explain")
+    found = session.api.get(f"{pool_path(name)}/explain")
     session.show(found, lambda: explanation(found))
-
-
-def _path(name: str) -> str:
-    from urllib.parse import quote
-
-    return f"pools/{quote(name, safe='')}"
 
 
 def _tell(session: Session, pool: dict[str, Any], told: str) -> None:

@@ -91,8 +91,8 @@ def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     drawn = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for column in columns:
-        drawn.add_column(column, overflow="fold", no_wrap=column in ("id", "name"))
+    for column in columns:  # the last one tells a story; the others hold what is copied
+        drawn.add_column(column, overflow="fold", no_wrap=column is not columns[-1])
     for row in rows:
         drawn.add_row(*(Text(cell, COLOURS.get(cell, "")) for cell in row))
     Console().print(drawn)

@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import typer
 
@@ -89,6 +89,13 @@ class Session:
             print(json.dumps(document, indent=2, ensure_ascii=False))
         else:
             text()
+
+
+def pool_path(name: str) -> str:
+    """Where the API has this pool."""
+    if not name:
+        raise typer.BadParameter("a pool has a name; see `orchestrator pool list`")
+    return f"pools/{quote(name, safe='')}"
 
 
 def say(text: str) -> None:

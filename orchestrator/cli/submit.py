@@ -68,7 +68,6 @@ def _post(session: Session, document: dict[str, Any], key: str | None) -> dict[s
 def _read(file: str) -> Any:
     """The document in a job file. Raises Complaint."""
     from orchestrator.cli.client import Complaint
-    from orchestrator.jobs.spec import SpecError, read_yaml
 
     try:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
@@ -77,6 +76,8 @@ def _read(file: str) -> Any:
     if data.lstrip()[:1] == b"{":
         with suppress(ValueError):
             return json.loads(data)  # JSON may be indented with tabs, YAML may not
+    from orchestrator.jobs.spec import SpecError, read_yaml
+
     try:
         return read_yaml(data)
     except SpecError as error:

@@ -98,16 +98,18 @@ def wait_for(session: Session, job: int) -> None:
 
 
 def snapshot(api: Client, job_id: int) -> Snapshot:
+    why = api.get(f"jobs/{job_id}/explain")
     job = api.get(f"jobs/{job_id}")
     if job["state"] in STATUS:
-        return Snapshot(job, sentences=api.get(f"jobs/{job_id}/explain")["sentences"][1:])
+        if why["state"] != job["state"]:  # it ended in between
+            why = api.get(f"jobs/{job_id}/explain")
+        return Snapshot(job, sentences=why["sentences"][1:])
     tasks = api.get(f"jobs/{job_id}/tasks", limit=MANY)["items"] if job["tasks"] <= MANY else []
     tokens = {item["token"] for item in (job, *tasks)} - {None}
     used = {task["node_id"] for task in tasks if task["state"] == "running"}
     nodes = api.get("nodes", live=True, limit=MANY)["items"]
     mine = [node["state"] for node in nodes if node["token"] in tokens or node["id"] in used]
-    sentences = api.get(f"jobs/{job_id}/explain")["sentences"][1:]
-    return Snapshot(job, dict(Counter(task["state"] for task in tasks)), dict(Counter(mine)), sentences)
+    return Snapshot(job, dict(Counter(task["state"] for task in tasks)), dict(Counter(mine)), why["sentences"][1:])
 
 
 def _watch(api: Client, job: int, shown: Display) -> Snapshot:

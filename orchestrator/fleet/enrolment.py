@@ -77,7 +77,7 @@ def _let_in(tx: Tx, request: Enrol, node: Row[Any], launch: Row[Any]) -> Enrolle
     if node.state != NodeState.BOOTING:
         why = f"enrolment refused, registered too late: the node is {node.state} ({node.reason})"
         return _refuse(tx, "node", node.id, why, final=True, **links)
-    if tx.now > launch.requested_at + timedelta(seconds=launch.boot_timeout_s):
+    if tx.now > node.launched_at + timedelta(seconds=launch.boot_timeout_s):
         leaving.at_once(tx, node.id, "boot_timeout", "its enrolment secret had expired at the boot deadline")
         return Refused("the enrolment secret has expired", final=True)
     if not _wanted(tx, node):

@@ -17,6 +17,7 @@ from sqlalchemy import func, select, update
 
 from orchestrator.clouds import Clouds
 from orchestrator.fleet import leaving
+from orchestrator.fleet.bootstrap import UserDataTooLarge
 from orchestrator.model.states import LAUNCH_OPEN, LaunchState, NodeState
 from orchestrator.model.tables import Launch, Node, Pool, table
 from orchestrator.store.doors import Move, advance
@@ -95,8 +96,10 @@ class Launcher:
     def _carry_out(self, order: Order) -> None:
         try:
             self._writer.write(self._outcome(order))
-        except Exception:
+        except Exception as error:
             log.exception("launch step failed; it is looked up and tried again", launch=order.id)
+            why = f"a defect, looking before asking again: {type(error).__name__}: {error}"
+            self._writer.write(lambda tx: _again(tx, order, why, RETRY_MOST_S))
         finally:
             self._under_way.discard(order.id)
 
@@ -121,7 +124,7 @@ class Launcher:
         except NoCapacity as error:
             why = str(error)
             return lambda tx: _failed(tx, order, "no_capacity", why)
-        except Misconfigured as error:
+        except (Misconfigured, UserDataTooLarge) as error:
             why = str(error)
             return lambda tx: _misconfigured(tx, order, why)
         except OutcomeUnknown as error:
@@ -233,7 +236,9 @@ def record(tx: Tx, launch_id: int, machines: Sequence[Instance]) -> None:
 def _again(tx: Tx, order: Order, why: str, wait_s: float) -> None:
     """Nothing is settled: say why, and come back."""
     at = tx.now + timedelta(seconds=wait_s)
-    tx.connection.execute(update(launches).where(launches.c.id == order.id).values(run_after=at, reason=why))
+    open_still = (launches.c.id == order.id, launches.c.state == LaunchState.LAUNCHING)  # another master may have settled it
+    if not tx.connection.execute(update(launches).where(*open_still).values(run_after=at, reason=why)).rowcount:
+        return
     tx.tell("launch", order.id, why, detail=f"try {order.tries}; again in {wait_s:g} s", pool_id=order.pool["id"])
 
 

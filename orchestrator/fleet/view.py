@@ -80,4 +80,6 @@ def _failures(connection: Connection, pool_id: int, now: datetime) -> tuple[Fail
         nodes.c.end_reason.in_(FAILED),
         nodes.c.terminating_at > now - FAILURE_MEMORY,
     )
-    return tuple(Failure(row.deployment_id, row.terminating_at, row.end_reason) for row in connection.execute(query))
+    # Machines of one launch that fail together, by one answer of the cloud, are one failure.
+    rows = connection.execute(query.distinct().order_by(nodes.c.terminating_at))
+    return tuple(Failure(row.deployment_id, row.terminating_at, row.end_reason) for row in rows)

@@ -17,10 +17,10 @@ from sqlalchemy import Row, func, select, update
 from orchestrator.clock import Clock
 from orchestrator.clouds import Clouds
 from orchestrator.fleet import leaving
-from orchestrator.model.states import LAUNCH_OPEN, NODE_LIVE, NODE_ON_ITS_WAY, NodeState
+from orchestrator.model.states import LAUNCH_OPEN, NODE_LIVE, NodeState
 from orchestrator.model.tables import Launch, Node, Pool, table
 from orchestrator.store.writer import Tx, Writer
-from providers.base import TAG_POOL, Instance, InstanceState, ProviderError
+from providers.base import TAG_INSTALLATION, TAG_POOL, Instance, InstanceState, ProviderError
 
 log = structlog.get_logger(__name__)
 pools, nodes, launches = table(Pool), table(Node), table(Launch)
@@ -63,7 +63,10 @@ class Watcher:
     def step(self) -> None:
         for cloud in self._clouds.names():
             try:
-                look = Look(cloud, self._clock(), self._clouds.get(cloud).instances())
+                began_at = self._clock()
+                # Checked here as well: a filter that a cloud ignores must not cost a stranger's machine (law 4).
+                ours = [i for i in self._clouds.get(cloud).instances() if i.tags.get(TAG_INSTALLATION) == self._installation]
+                look = Look(cloud, began_at, ours)
             except ProviderError as error:
                 self._note(cloud, str(error))
                 continue
@@ -197,5 +200,5 @@ def _freeze_overshoot(tx: Tx, look: Look) -> None:
 
 def _rows_counted(tx: Tx, pool_id: int) -> int:
     """Nodes that an operator's lower cap has not made fewer yet are no overshoot."""
-    live = select(func.count()).where(nodes.c.pool_id == pool_id, nodes.c.state.in_((*NODE_ON_ITS_WAY, NodeState.DRAINING)))
+    live = select(func.count()).where(nodes.c.pool_id == pool_id, nodes.c.state.in_(NODE_LIVE))
     return int(tx.connection.execute(live).scalar_one())

@@ -203,7 +203,7 @@ def _skip_dependents(tx: Tx, ended: Sequence[Ended]) -> list[Ended]:
     columns = (tasks.c.id, tasks.c.job_id, tasks.c.spec, needs.c.needs_id)
     rows: list[Row[Any]] = []
     for ids in _chunks([task.id for task in ended]):
-        names.update(tx.connection.execute(select(tasks.c.id, tasks.c.name).where(tasks.c.id.in_(ids))).tuples())
+        names.update(tx.connection.execute(select(tasks.c.id, tasks.c.name).where(tasks.c.id.in_(ids))).tuples().all())
         waiting = (needs.c.needs_id.in_(ids), tasks.c.state == TaskState.WAITING)
         rows += tx.connection.execute(select(*columns).join(needs, needs.c.task_id == tasks.c.id).where(*waiting)).all()
     states = {task.id: task.state for task in ended}

@@ -7,8 +7,9 @@ refused, never ignored.
 from __future__ import annotations
 
 import re
+import reprlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal
 
@@ -21,9 +22,12 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,9
 TokenText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._$-]{1,100}$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 EnvValue = Annotated[str, StringConstraints(max_length=32_768)]
+ExitCode = Annotated[int, Field(strict=True, ge=-255, lt=1 << 31)]
 Operation = Literal["deploy", "undeploy", "deploy_and_undeploy"]
 
 MAX_TASKS = 10_000
+DEEPEST = 40
+MOST_VALUES = 2_000_000
 SIZES = ("DEFAULT", "SMALL", "MEDIUM", "LARGE")
 _OLD_KEYS = {
     "NODE_ACCESS_TOKEN": "token",
@@ -71,8 +75,8 @@ class Retry(Strict):
     attempts: Annotated[int, Field(strict=True, ge=1, le=100)] = 1
     delay: Duration = 0.0
     backoff: Annotated[float, Field(ge=1, le=10)] = 1.0
-    on_exit_codes: list[int] | None = None
-    never_on: list[int] = []
+    on_exit_codes: list[ExitCode] | None = None
+    never_on: list[ExitCode] = []
     infrastructure_attempts: Annotated[int, Field(strict=True, ge=1, le=100)] = 3
 
 
@@ -88,7 +92,7 @@ class _Target(Strict):
 
     token: TokenText | None = None
     infrastructure: Infrastructure | None = None
-    generic_information: dict[str, str | int] | None = None
+    generic_information: dict[str, str | Annotated[int, Field(ge=0, lt=1 << 31)]] | None = None
     env: dict[EnvName, EnvValue] = {}
     retry: Retry | None = None
     timeout: Timeout | None = None
@@ -169,12 +173,15 @@ def parse(document: str | bytes | Mapping[str, Any]) -> JobSpec:
         document = read_yaml(document)
     if not isinstance(document, Mapping):
         raise SpecError([("$", "a job file is a mapping; begin with name:, client: and run: or tasks:")])
-    if problems := list(_unstorable("$", document)):
+    problems: list[tuple[str, str]] = []
+    if _weigh("$", document, problems, {}, 0) > MOST_VALUES:
+        problems.append(("$", f"has more than {MOST_VALUES} values once its aliases are resolved; split the job"))
+    if problems:
         raise SpecError(problems)
     try:
         return JobSpec.model_validate(dict(document))
     except ValidationError as error:
-        raise SpecError(_problems(error)) from error
+        raise SpecError(_problems(error)) from None
 
 
 def read_yaml(text: str | bytes) -> Any:
@@ -187,18 +194,30 @@ def read_yaml(text: str | bytes) -> Any:
         raise SpecError([(where, f"not valid YAML or JSON ({what}); mend it there")]) from error
 
 
-def _unstorable(path: str, value: object) -> Iterator[tuple[str, str]]:
-    """Text that no command line, environment or database can hold: NUL bytes and half surrogates."""
-    if isinstance(value, str):
-        if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
-            yield path, "has a NUL byte or half a surrogate pair; remove it"
-    elif isinstance(value, Mapping):
+def _weigh(path: str, value: object, problems: list[tuple[str, str]], seen: dict[int, int], depth: int) -> int:
+    """How many values there are, aliases resolved. Notes what is nested too deeply, and text that no command line,
+    environment or database can hold: NUL bytes and half surrogates."""
+    if isinstance(value, str) and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):
+        problems.append((path, "has a NUL byte or half a surrogate pair; remove it"))
+    if not isinstance(value, Mapping | list | tuple):
+        return 1
+    if id(value) in seen:
+        return seen[id(value)]
+    if depth > DEEPEST:
+        problems.append((path, f"is nested more than {DEEPEST} deep; a job file is flat"))
+        return 1
+    seen[id(value)] = 1
+    total = 1
+    if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _unstorable(f"{path}.{key!s:.40}".encode(errors="replace").decode(), item)
-            yield from _unstorable(f"{path}, a key", key)
-    elif isinstance(value, list | tuple):
+            total += _weigh(f"{path}, a key", key, problems, seen, depth + 1)
+            name = key if isinstance(key, str) and key.isidentifier() else _short(key)
+            total += _weigh(f"{path}.{name}", item, problems, seen, depth + 1)
+    else:
         for i, item in enumerate(value):
-            yield from _unstorable(f"{path}[{i}]", item)
+            total += _weigh(f"{path}[{i}]", item, problems, seen, depth + 1)
+    seen[id(value)] = total
+    return total
 
 
 def _from_old_keys(information: Mapping[str, str | int]) -> dict[str, Any]:
@@ -218,6 +237,12 @@ def _from_old_keys(information: Mapping[str, str | int]) -> dict[str, Any]:
         else:
             # The old per-job token was written with the connector's own variable.
             found[_OLD_KEYS[key]] = re.sub(r"\$\{?PAS_JOB_ID\}?", "$JOB_ID", str(value))
+    try:
+        Infrastructure(**found)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = next(key for key, field in _OLD_KEYS.items() if field == first["loc"][0])
+        raise ValueError(f"generic_information.{key} does not fit: {first['msg']}") from None
     return found
 
 
@@ -241,13 +266,21 @@ def _graph_problems(tasks: list[TaskSpec]) -> list[tuple[str, str]]:
 
 def _infrastructure_problems(job: JobSpec) -> list[tuple[str, str]]:
     problems = _target_problems("infrastructure", job.asked(), own=job.asked())
+    if job.asked().count is not None and not any(target.asked().token for target in (job, *job.tasks)):
+        problems.append(("infrastructure.token", "machines are asked for but carry no token; add token: NAME-$JOB_ID"))
     for i, task in enumerate(job.tasks):
         own, target = task.asked(), job.target(task)
         path = f"tasks[{i}].infrastructure"
         if own != Infrastructure():
             problems += _target_problems(path, target, own=own)
+        if own.count is not None and not own.token and task.kind == "run":
+            problems.append((f"{path}.token", "machines are asked for but carry no token; add token: to the task itself"))
         if task.kind == "deploy" and not own.token:
             problems.append((f"tasks[{i}].token", "a deploy task says for which token; add token: to it"))
+        elif task.kind == "deploy" and target.pool is None and own.count is None:
+            problems.append((f"{path}.pool", "a deploy task says from which pool; add pool: NAME and count: 1 or more"))
+        elif task.kind == "deploy" and target.operation == "undeploy":
+            problems.append((f"{path}.operation", "a deploy task cannot undeploy; write operation: deploy"))
         elif task.kind == "undeploy" and not (own.token or job.asked().token):
             problems.append((f"tasks[{i}].token", "an undeploy task says which token's machines go; add token: to it"))
     return problems
@@ -260,11 +293,10 @@ def _target_problems(path: str, target: Infrastructure, own: Infrastructure) -> 
         problems.append((f"{path}.count", "how many machines is not said; add count: 1 or more"))
     if own.count is not None and target.pool is None:
         problems.append((f"{path}.pool", "machines are asked for but from no pool; add pool: NAME"))
-    if own.count is not None and own.token is None and path == "infrastructure":
-        problems.append((f"{path}.token", "machines are asked for but carry no token; add token: NAME-$JOB_ID"))
     for text in (own.token or "").split("$")[1:]:
         if not text.startswith("JOB_ID"):
-            problems.append(("token", f"{own.token!r} has an unknown variable; only $JOB_ID is replaced"))
+            where = path.removesuffix("infrastructure") + "token"
+            problems.append((where, f"{own.token!r} has an unknown variable; only $JOB_ID is replaced"))
     return problems
 
 
@@ -290,7 +322,11 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = reprlib.repr(value)
+    except ValueError:  # an int too long to be written
+        text = f"a very large {type(value).__name__}"
+    text = text.encode(errors="replace").decode()
     return text if len(text) <= 60 else text[:57] + "…"
 
 

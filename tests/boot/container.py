@@ -37,14 +37,16 @@ class Container:
 
 
 @contextmanager
-def boot_container(suite: str, user_data: bytes, master_port: int, scratch: Path) -> Iterator[Container]:
-    """Boot Debian `suite` with `user_data` as instance INSTANCE_ID.
+def boot_container(
+    suite: str, user_data: bytes, master_port: int, scratch: Path, instance_id: str = INSTANCE_ID
+) -> Iterator[Container]:
+    """Boot Debian `suite` with `user_data` as the instance of this id. Its console is shown when the test fails.
 
     Inside, a master listening on 127.0.0.1:master_port is http://MASTER_HOST:master_port; there is no other network.
-    `scratch` is an empty folder for the seed and the console.
+    `scratch` is a folder for the seed and the console.
     """
     (scratch / "user-data").write_bytes(user_data)
-    (scratch / "meta-data").write_text(f"instance-id: {INSTANCE_ID}\nlocal-hostname: worker\n")
+    (scratch / "meta-data").write_text(f"instance-id: {instance_id}\nlocal-hostname: worker\n")
     console_file = scratch / "console"
     argv = [
         *_nspawn(suite, scratch, "/var/lib/cloud/seed/nocloud"),
@@ -56,8 +58,12 @@ def boot_container(suite: str, user_data: bytes, master_port: int, scratch: Path
         nspawn = network.run(
             lambda: subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
         )
+        machine = Container(nspawn, console_file)
         try:
-            yield Container(nspawn, console_file)
+            yield machine
+        except BaseException:
+            print("the console:\n" + machine.console)
+            raise
         finally:
             nspawn.terminate()  # asks the guest to power off
             try:

@@ -1,4 +1,4 @@
-"""A real Debian guest boots our user data with real cloud-init and real systemd, and calls home."""
+"""First boot, step by step, against a stub master: what is installed, what keeps it alive, and what makes it end."""
 
 import json
 import queue
@@ -20,7 +20,7 @@ CONFIG = "/etc/elastic-orchestrator/agent.json"
 @pytest.mark.parametrize("suite", ["bookworm", "trixie"])
 def test_a_machine_calls_home_and_its_agent_is_kept_alive(suite: str, master: StubMaster, tmp_path: Path) -> None:
     with boot_container(suite, render_user_data(master.params()), master.port, tmp_path) as machine:
-        call = called_home(master, machine.console_file)
+        call = called_home(master)
         assert (call["secret"], call["instance_id"]) == ("only-this-once", INSTANCE_ID)
         agent = "/opt/elastic-orchestrator/agent.pyz"
         assert call["arguments"] == [agent, "--config", CONFIG, "--root", ""]
@@ -31,7 +31,7 @@ def test_a_machine_calls_home_and_its_agent_is_kept_alive(suite: str, master: St
 
         job = machine.run("pgrep", "-x", "sleep")
         machine.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", UNIT)
-        called_home(master, machine.console_file)
+        called_home(master)
         assert machine.run("pgrep", "-x", "sleep") == job, "the job outlives its agent"
 
         machine.run("systemctl", "kill", "--kill-whom=main", "--signal=TERM", UNIT)
@@ -45,15 +45,15 @@ def test_a_machine_calls_home_and_its_agent_is_kept_alive(suite: str, master: St
 def test_a_machine_with_another_agent_says_why_and_powers_off(master: StubMaster, tmp_path: Path) -> None:
     user_data = render_user_data(master.params(agent_sha256="00" * 32, boot_timeout_s=2))
     with boot_container("bookworm", user_data, master.port, tmp_path) as machine:
-        machine.wait_until_off(60)
+        machine.wait_until_off(120)
     assert re.search(r"cloud-init\S+ elastic-orchestrator: cannot get the agent .* expected was 0000", machine.console)
     assert "no agent on this machine; powering off" in machine.console
     assert master.enrolments.empty()
 
 
-def called_home(master: StubMaster, console: Path) -> dict[str, object]:
-    """The next enrolment that reaches the master; without one, the test fails and shows the console."""
+def called_home(master: StubMaster) -> dict[str, object]:
+    """The next enrolment that reaches the master."""
     try:
-        return master.enrolments.get(timeout=60)
+        return master.enrolments.get(timeout=120)
     except queue.Empty:
-        pytest.fail("no call home; the console shows:\n" + console.read_text(errors="replace"))
+        pytest.fail("no call home")

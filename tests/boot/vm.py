@@ -9,37 +9,39 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from container import IMAGES, INSTANCE_ID
+from container import IMAGES
 from guest_network import guest_network
 
 _MAC = "52:54:00:12:34:56"
 _UUID = "ec2e1916-9099-7caf-fd21-012345abcdef"  # cloud-init knows EC2 by the first three letters
 _NIC = {"device-number": "0", "local-ipv4s": "10.0.2.15", "mac": _MAC, "subnet-ipv4-cidr-block": "10.0.2.0/24"}
-_META_DATA = {
+_META_DATA: dict[str, Any] = {
     "ami-id": "ami-0123456789abcdef0",
-    "instance-id": INSTANCE_ID,
     "instance-type": "t3.micro",
     "local-hostname": "worker",
     "local-ipv4": "10.0.2.15",
     "placement": {"availability-zone": "lab-1a", "region": "lab-1"},
     "network": {"interfaces": {"macs": {_MAC: _NIC}}},
 }
-_IDENTITY = json.dumps({"instanceId": INSTANCE_ID, "region": "lab-1"}).encode()
 
 
 @contextmanager
-def boot_vm(suite: str, user_data: bytes, master_port: int, scratch: Path) -> Iterator[Path]:
-    """Boot Debian `suite` under qemu with `user_data`; yields the file that its serial console is written to.
+def boot_vm(suite: str, user_data: bytes, master_port: int, scratch: Path, instance_id: str) -> Iterator[None]:
+    """Boot Debian `suite` under qemu with `user_data`. Its serial console is shown when the test fails.
 
     Inside, a master listening on 127.0.0.1:master_port is http://MASTER_HOST:master_port; there is no other network.
     """
     console = scratch / "console"
     with guest_network(master_port) as network:
-        metadata = network.run(lambda: ThreadingHTTPServer(("169.254.169.254", 80), _metadata_service(user_data)))
+        service = _metadata_service(user_data, instance_id)
+        metadata = network.run(lambda: ThreadingHTTPServer(("169.254.169.254", 80), service))
         threading.Thread(target=metadata.serve_forever, args=(0.05,), daemon=True).start()
         qemu = network.run(lambda: subprocess.Popen(_qemu(IMAGES / f"{suite}.vm", console), stdin=subprocess.DEVNULL))
         try:
-            yield console
+            yield
+        except BaseException:
+            print("the console:\n" + console.read_text(errors="replace"))
+            raise
         finally:
             qemu.kill()
             qemu.wait()
@@ -60,8 +62,10 @@ def _qemu(image: Path, console: Path) -> list[str]:
     ]
 
 
-def _metadata_service(user_data: bytes) -> type[BaseHTTPRequestHandler]:
+def _metadata_service(user_data: bytes, instance_id: str) -> type[BaseHTTPRequestHandler]:
     """EC2's metadata service, version 2: no answer without a token."""
+    meta_data = {**_META_DATA, "instance-id": instance_id}
+    identity = json.dumps({"instanceId": instance_id, "region": "lab-1"}).encode()
 
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
@@ -74,10 +78,10 @@ def _metadata_service(user_data: bytes) -> type[BaseHTTPRequestHandler]:
             elif kind == "user-data":
                 self.answer(200, user_data)
             elif kind == "meta-data":
-                found = _find(_META_DATA, names)
+                found = _find(meta_data, names)
                 self.answer(404 if found is None else 200, (found or "").encode())
             else:  # cloud-init 22.4 asks again and again until the identity document names the instance
-                self.answer(200, _IDENTITY if names[-1] == "document" else b"document")
+                self.answer(200, identity if names[-1] == "document" else b"document")
 
         def answer(self, status: int, body: bytes = b"") -> None:
             self.send_response(status)

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 
+from orchestrator.cli.main import app
 from orchestrator.jobs.spec import parse
 from orchestrator.settings import CloudSettings, Settings
 
@@ -31,3 +33,13 @@ def test_links_between_documents_lead_somewhere() -> None:
     for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name} → {target}"
+
+
+def test_every_command_is_documented_and_every_documented_one_is_there() -> None:
+    root = typer.main.get_command(app)
+    commands = set()
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        commands |= {f"{name} {each}" for each in inner} if inner else {name}
+    told = re.findall(r"^\| `([a-z ]+)` \|", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE)
+    assert set(told) == commands

@@ -53,6 +53,7 @@ export async function call(path, options = {}) {
     refused();
     throw new ApiError(401, "an API token has no spaces or special letters; copy the whole line");
   }
+  const asked = Date.now();
   let answer;
   try {
     answer = await fetch(`/api/v1${path}`, {
@@ -64,7 +65,7 @@ export async function call(path, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, "the master does not answer");
   }
-  learnClock(answer.headers.get("Date"));
+  learnClock(answer.headers.get("Date"), asked);
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({}));
   if (answer.status === 401) refused();

@@ -29,12 +29,15 @@ export function pill(state) {
   return element;
 }
 
+const GRAIN_MS = 2500; // whole seconds, and a master that is busy
 let skewMs = 0; // how far the master's clock is ahead of this one
 
-/** Learn from the Date header of an answer; less than its own grain is no skew. */
-export function learnClock(date) {
-  const ahead = date ? Date.parse(date) - Date.now() : NaN;
-  if (!Number.isNaN(ahead)) skewMs = Math.abs(ahead) > 2000 ? ahead : 0;
+/** Learn from the Date header of an answer, which was written between asking and now: only outside of that is it skew. */
+export function learnClock(date, asked) {
+  const told = date ? Date.parse(date) : NaN;
+  if (told < asked - GRAIN_MS) skewMs = told - asked;
+  else if (told > Date.now() + GRAIN_MS) skewMs = told - Date.now();
+  else skewMs = 0;
 }
 
 export function span(seconds) {
@@ -83,7 +86,7 @@ export function when(iso, { age = true } = {}) {
 function showAge(element) {
   if (!element.age) return;
   const seconds = secondsBetween(element.iso);
-  setText(element.age, seconds < -1 ? `in ${span(-seconds)}` : seconds < 1.5 ? "now" : `${span(seconds)} ago`);
+  setText(element.age, seconds < -5 ? `in ${span(-seconds)}` : seconds < 1.5 ? "now" : `${span(seconds)} ago`);
 }
 
 /** Once a second: every age on the page, and every span that still grows (`element.since`). */

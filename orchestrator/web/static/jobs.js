@@ -37,7 +37,7 @@ const refreshWhys = new Refresher(async () => {
   await Promise.all(oldest.map(async (job) => whys.set(job.id, firstReason(await get(`/jobs/${job.id}/explain`)))));
   show();
   if (oldest.length) setTimeout(() => refreshWhys.ask(), 3000);
-}, { gapMs: 2500 });
+}, { gapMs: 1500 });
 
 function firstReason({ sentences }) {
   const wait = sentences.find((told) => told.startsWith("Waiting: ")) ?? sentences.find((told) => /^Task .*: (is|waits)/.test(told));

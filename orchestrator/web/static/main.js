@@ -13,7 +13,7 @@ import { clearSummary, countEvents, countJobs, liveNodes, refreshPools, startSum
 
 const HEAL_MS = 15000; // the periodic look; events bring everything else
 const RECOUNT_MS = 120000;
-const LINE = { live: "live", connecting: "connecting", reconnecting: "reconnecting", off: "" };
+const LINE = { live: "live", connecting: "connecting", off: "" };
 let line = null;
 
 function hear(events) {
@@ -42,8 +42,10 @@ function startOver() {
 }
 
 function showLine(state) {
+  if ($("line").dataset.state === state) return;
   $("line").dataset.state = state;
-  setText($("line"), LINE[state]);
+  setText($("line"), state === "reconnecting" ? `reconnecting · as of ${new Date().toLocaleTimeString()}` : LINE[state]);
+  if (state === "live") lookAtAll();
 }
 
 function signedIn() {
@@ -109,7 +111,7 @@ setInterval(() => {
   drawPulse(masterNow(), liveNodes);
 }, 1000);
 setInterval(() => {
-  if (!line) return;
+  if (!line || $("line").dataset.state !== "live") return; // it looks at all when it is back
   lookAtAll();
   countJobs.ask(RECOUNT_MS);
 }, HEAL_MS);

@@ -30,7 +30,7 @@ export function nodePanel(id, setTitle, refreshSoon) {
   }
 
   async function confirmEnd() {
-    const busy = node.busy ? `It runs ${plural(node.busy, "task")}: it takes no more, ends when they have, and its machine with it.` : "Nothing runs on it; its machine ends at once.";
+    const busy = node.busy ? `It runs ${plural(node.busy, "task")}. It takes no new ones, and its machine ends when nothing runs on it.` : "Nothing runs on it; its machine ends at once.";
     const answer = await ask({
       title: `Terminate node ${id}?`,
       text: `${busy} If something still asks for machines, another may come.`,

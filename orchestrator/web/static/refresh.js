@@ -2,6 +2,7 @@
 
 const all = new Set();
 const SLOWEST_MS = 15000;
+const LONGEST_REST_MS = 5000;
 
 export class Refresher {
   #work; #gapMs; #onError; #timer = null; #due = 0; #busy = false; #again = null; #last = 0; #failures = 0; #ended = false;
@@ -54,13 +55,13 @@ export class Refresher {
     } catch (error) {
       if (error.name !== "AbortError" && !this.#ended) {
         this.#failures += 1;
-        this.#onError(error.message);
+        if (error.status !== 0) this.#onError(error.message); // that the master is away is told at the top
         this.#again = Math.min(SLOWEST_MS, 1000 * 2 ** this.#failures);
       }
     }
     this.#busy = false;
     // A slow answer is a busy master: the next one is asked for later.
-    this.#last = performance.now() + Math.min(SLOWEST_MS, 3 * (performance.now() - begun));
+    this.#last = performance.now() + Math.min(LONGEST_REST_MS, 2 * (performance.now() - begun));
     if (!document.hidden) this.wake();
   }
 }

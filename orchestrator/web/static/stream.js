@@ -6,7 +6,7 @@ const NEWEST = 300;
 const MOST_MISSED = 1000;
 const SILENCE_MS = 40000; // the master says "still here" every 15 s
 const LOOK_MS = 10000; // what other masters did is not on this line
-const SLOWEST_MS = 10000;
+const SLOWEST_MS = 5000;
 const REMEMBERED = 4000;
 
 export class EventLine {

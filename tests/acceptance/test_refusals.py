@@ -1,0 +1,393 @@
+"""What agents and impostors may not do, through the real endpoints, on both databases: refused, and on record."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from orchestrator.agents.endpoints import LARGEST_BODY, NO_MORE, AgentEndpoints
+from orchestrator.agents.logs import LogStore
+from orchestrator.agents.results import lose_attempts
+from orchestrator.agents.sessions import Sessions
+from orchestrator.agents.waiters import Waiters
+from orchestrator.fleet import leaving
+from orchestrator.fleet.secrets import enrolment_secret
+from orchestrator.model.states import LaunchState, NodeState
+from orchestrator.model.tables import Attempt, Event, Job, Launch, Node, Task
+
+KEY, INSTALLATION = b"k" * 32, "installation-1"
+LOG_LIMIT = 1000
+Json = dict[str, Any]
+
+
+class Door:
+    """The agents' endpoints over a store, and short words for knocking."""
+
+    def __init__(self, store: Any, client: TestClient, logs: LogStore) -> None:
+        self.store, self.client, self.logs = store, client, logs
+        self.pool = store.pool(slots=4)
+
+    def booting(self) -> tuple[int, Json]:
+        """A node that boots, and what its agent says to be let in."""
+        node_id = self.store.node(self.pool, NodeState.BOOTING)
+        row = self.store.one(Node, node_id)
+        secret = enrolment_secret(KEY, INSTALLATION, row.launch_id)
+        return node_id, {
+            "secret": secret,
+            "instance_id": row.instance_id,
+            "credential": f"{node_id:064d}",
+            "agent_version": "0.1.0",
+            "protocol": 1,
+        }
+
+    def enrol(self, message: Json) -> Any:
+        return self.client.post("/agent/v1/enrol", json=message)
+
+    def ready(self) -> tuple[int, str]:
+        """A node that was let in, and its credential."""
+        node_id, message = self.booting()
+        assert self.enrol(message).status_code == 200
+        return node_id, message["credential"]
+
+    def sync(self, credential: str, **message: Any) -> Any:
+        return self.client.post("/agent/v1/sync", json=message, headers={"Authorization": f"Bearer {credential}"})
+
+    def claimed(self, credential: str, tasks: int = 1, **job: Any) -> tuple[int, list[int]]:
+        """A job whose tasks this node has taken: its id and the attempts."""
+        job_id = self.store.job(tasks, **job)
+        orders = self.sync(credential, free=tasks).json()["orders"]
+        assert len(orders) == tasks
+        return job_id, [order["attempt"] for order in orders]
+
+    def events(self, words: str) -> list[Any]:
+        return [row for row in self.store.rows(Event) if words in row.reason]
+
+
+@pytest.fixture
+def door(store: Any, tmp_path: Path) -> Iterator[Door]:
+    logs = LogStore(tmp_path / "logs", LOG_LIMIT)
+    endpoints = AgentEndpoints(
+        store.writer, Sessions(store.engine), Waiters(), logs, store.clock, key=KEY, installation=INSTALLATION
+    )
+    with TestClient(Starlette(routes=endpoints.routes())) as client:
+        yield Door(store, client, logs)
+
+
+def ended(attempt: int, exit_code: int = 0, **more: Any) -> Json:
+    return {"attempt": attempt, "outcome": "exited", "exit_code": exit_code, "log_size": 0, **more}
+
+
+def chunk(attempt: int, data: bytes, offset: int = 0) -> Json:
+    return {"attempt": attempt, "offset": offset, "data": base64.b64encode(data).decode()}
+
+
+# ---- enrolment -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["made up", "another launch's proof", "another master's key", "empty"])
+def test_a_wrong_secret(how: str, door: Door) -> None:
+    node_id, message = door.booting()
+    launch_id = door.store.one(Node, node_id).launch_id
+    number, _, proof = message["secret"].partition(".")
+    message["secret"] = {
+        "made up": f"{number}.{'0' * 64}",
+        "another launch's proof": f"{launch_id + 1}.{proof}",
+        "another master's key": enrolment_secret(b"x" * 32, INSTALLATION, launch_id),
+        "empty": "",
+    }[how]
+    answer = door.enrol(message)
+    assert answer.status_code == 403, "final: such a machine powers off"
+    assert door.store.state(Node, node_id) == NodeState.BOOTING
+    (event,) = door.events("wrong enrolment secret")
+    assert (event.subject, event.actor) == ("enrolment", "agent")
+
+
+def test_a_used_secret(door: Door) -> None:
+    """Whoever read the user data later, on the machine or elsewhere, gets nothing with it."""
+    node_id, message = door.booting()
+    assert door.enrol(message).status_code == 200
+    again = door.enrol(message)
+    assert again.status_code == 200 and again.json()["node_id"] == node_id, "its own repeat after a lost answer"
+    thief = {**message, "credential": "f" * 64}
+    assert door.enrol(thief).status_code == 403
+    (event,) = door.events("the secret was used")
+    assert (event.subject, event.node_id) == ("node", node_id)
+    assert door.sync(thief["credential"]).status_code == 401
+    assert door.sync(message["credential"]).status_code == 200
+    assert door.store.state(Node, node_id) == NodeState.READY
+
+
+def test_an_unknown_machine(door: Door) -> None:
+    node_id, message = door.booting()
+    stranger = {**message, "instance_id": "i-stranger"}
+    assert door.enrol(stranger).status_code == 403
+    (event,) = door.events("'i-stranger' is not of launch")
+    assert event.subject == "launch"
+    assert door.store.state(Node, node_id) == NodeState.BOOTING
+
+
+def test_a_machine_faster_than_the_cloud_s_answer_is_asked_to_come_again(door: Door) -> None:
+    node_id, message = door.booting()
+    launch_id = door.store.one(Node, node_id).launch_id
+    door.store.force(Launch, launch_id, state=LaunchState.LAUNCHING)
+    door.store.force(Node, node_id, instance_id=None, state=NodeState.LAUNCHING)
+    answer = door.enrol(message)
+    assert answer.status_code == 425, "not final"
+    assert not door.events("refused")
+
+
+def test_a_secret_after_the_boot_deadline(door: Door) -> None:
+    node_id, message = door.booting()
+    door.store.clock.move(601)
+    assert door.enrol(message).status_code == 403
+    assert door.events("expired at the boot deadline")
+    assert door.store.state(Node, node_id) == NodeState.TERMINATING
+
+
+def test_a_machine_whose_node_has_gone(door: Door) -> None:
+    node_id, message = door.booting()
+    door.store.write(lambda tx: leaving.at_once(tx, node_id, "operator", "by the test"))
+    assert door.enrol(message).status_code == 403
+    assert door.events("registered too late")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("credential", "too short"),
+        ("instance_id", "i-1\0"),
+        ("agent_version", "\0"),
+        ("agent_version", "x" * 101),
+        ("secret", "x" * 201),
+        ("protocol", -1),
+        ("secret", None),
+    ],
+)
+def test_an_enrolment_without_sense(field: str, value: Any, door: Door) -> None:
+    node_id, message = door.booting()
+    answer = door.enrol({**message, field: value})
+    assert answer.status_code == 422 and answer.json()["error"].startswith(field)
+    assert door.store.state(Node, node_id) == NodeState.BOOTING
+
+
+def test_an_agent_of_another_protocol(door: Door) -> None:
+    _, message = door.booting()
+    answer = door.enrol({**message, "protocol": 2})
+    assert answer.status_code == 400 and "protocol 1, not 2" in answer.json()["error"]
+
+
+# ---- who calls -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("credential", ["", "0" * 64, "Bearer", "x" * 5000])
+def test_a_wrong_credential(credential: str, door: Door) -> None:
+    node_id, _ = door.ready()
+    door.store.job(1)
+    answer = door.sync(credential, free=1, results=[ended(1)])
+    assert answer.status_code == 401
+    assert door.store.count(Attempt) == 0
+    assert door.store.state(Node, node_id) == NodeState.READY
+
+
+def test_the_hash_of_a_credential_is_no_credential(door: Door) -> None:
+    node_id, _ = door.ready()
+    assert door.sync(door.store.one(Node, node_id).credential_hash).status_code == 401
+
+
+def test_a_node_that_has_ended(door: Door) -> None:
+    node_id, credential = door.ready()
+    door.store.job(1)
+    door.store.write(lambda tx: leaving.at_once(tx, node_id, "operator", "by the test"))
+    assert door.sync(credential, free=1).json()["orders"] == [], "leaving: nothing new is given to it"
+    door.store.write(lambda tx: leaving.ended(tx, node_id, "by the test"))
+    for _ in range(2):
+        assert door.sync(credential, free=1).status_code == 410, "its agent powers the machine off"
+
+
+# ---- results ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_replayed_result_changes_nothing(door: Door) -> None:
+    _, credential = door.ready()
+    job_id, (attempt,) = door.claimed(credential)
+    before = ended(attempt, started_at=1000.0, finished_at=1001.0)
+    assert door.sync(credential, results=[before]).json()["acknowledged"] == [attempt]
+    rows = [door.store.rows(model) for model in (Job, Task, Attempt, Event)]
+    assert door.store.state(Job, job_id) == "succeeded"
+    for replay in (before, ended(attempt, 1), ended(attempt, outcome="lost", exit_code=None)):
+        answer = door.sync(credential, known=[attempt], results=[replay, replay])
+        assert answer.json()["acknowledged"] == [attempt, attempt], "so that the agent stops asking"
+    assert [door.store.rows(model) for model in (Job, Task, Attempt, Event)] == rows
+    door.store.check_counters()
+
+
+def test_a_result_for_another_node_s_attempt(door: Door) -> None:
+    _, owner = door.ready()
+    thief_id, thief = door.ready()
+    job_id, (attempt,) = door.claimed(owner)
+    answer = door.sync(thief, results=[ended(attempt), ended(4711)])
+    assert answer.status_code == 200
+    assert door.store.state(Attempt, attempt) == "running" and door.store.state(Job, job_id) == "running"
+    for refused in (attempt, 4711):
+        (event,) = door.events(f"a result for attempt {refused} was refused")
+        assert event.node_id == thief_id
+    door.sync(owner, results=[ended(attempt)])
+    assert door.store.state(Job, job_id) == "succeeded"
+
+
+def test_a_result_that_comes_after_the_attempt_was_given_up(door: Door) -> None:
+    """Its task is queued again by then: what the old attempt says is kept, and counts for nothing."""
+    node_id, credential = door.ready()
+    job_id, (old,) = door.claimed(credential)
+    door.store.write(lambda tx: lose_attempts(tx, node_id, "by the test"))
+    answer = door.sync(credential, known=[old], free=0).json()
+    assert answer["stop"] == [{"attempt": old, "why": "fenced"}]
+    assert door.sync(credential, known=[old], results=[ended(old, 3)]).json()["acknowledged"] == [old]
+    assert door.store.state(Attempt, old) == "late"
+    assert door.store.state(Job, job_id) == "running" and door.store.task_states(job_id) == {"t0": "queued"}
+    (order,) = door.sync(credential, free=1).json()["orders"]
+    assert order["attempt"] != old
+    door.sync(credential, results=[ended(order["attempt"])])
+    assert door.store.state(Job, job_id) == "succeeded"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"outcome": "succeeded"},
+        {"exit_code": 1 << 40},
+        {"attempt": -1},
+        {"attempt": 1 << 63},
+        {"detail": "x" * 2001},
+        {"finished_at": -1},
+        {"finished_at": 1e300},
+    ],
+    ids=str,
+)
+def test_a_result_without_sense(wrong: Json, door: Door) -> None:
+    _, credential = door.ready()
+    job_id, (attempt,) = door.claimed(credential)
+    assert door.sync(credential, results=[ended(attempt) | wrong]).status_code == 422
+    assert door.store.state(Job, job_id) == "running"
+
+
+def test_a_detail_that_no_database_can_hold_holds_nothing_up(door: Door) -> None:
+    _, credential = door.ready()
+    _, (attempt,) = door.claimed(credential)
+    detail = {"outcome": "start_failed", "exit_code": None, "detail": "a\0b"}
+    assert door.sync(credential, results=[ended(attempt) | detail]).json()["acknowledged"] == [attempt]
+    assert door.events("a␀b")
+
+
+# ---- logs ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_log_over_the_limit_is_cut_there_and_the_task_still_ends(door: Door) -> None:
+    node_id, credential = door.ready()
+    job_id, (attempt,) = door.claimed(credential)
+    data = bytes(i % 251 for i in range(LOG_LIMIT + 500))
+    assert door.sync(credential, logs=[chunk(attempt, data[:900])]).json()["logs"] == [{"attempt": attempt, "offset": 900}]
+    for _ in range(3):
+        answer = door.sync(credential, logs=[chunk(attempt, data[900:], 900)]).json()
+        assert answer["logs"] == [{"attempt": attempt, "offset": NO_MORE}]
+    assert door.sync(credential, logs=[chunk(attempt, b"far beyond", 1 << 40)]).status_code == 200
+    assert door.logs.read(attempt, 0, 1 << 20) == data[:LOG_LIMIT]
+    (event,) = door.events(f"log of attempt {attempt} is over 0.001 MB")
+    assert (event.node_id, event.attempt_id) == (node_id, attempt)
+    door.sync(credential, results=[ended(attempt, log_size=len(data))])
+    assert door.store.state(Job, job_id) == "succeeded"
+
+
+def test_a_log_of_exactly_the_limit_is_whole(door: Door) -> None:
+    _, credential = door.ready()
+    _, (attempt,) = door.claimed(credential)
+    answer = door.sync(credential, logs=[chunk(attempt, b"x" * LOG_LIMIT)]).json()
+    assert answer["logs"] == [{"attempt": attempt, "offset": LOG_LIMIT}]
+    assert not door.events("is over")
+
+
+def test_a_log_of_somebody_else_s_attempt(door: Door) -> None:
+    _, owner = door.ready()
+    thief_id, thief = door.ready()
+    _, (attempt,) = door.claimed(owner)
+    door.sync(owner, logs=[chunk(attempt, b"mine")])
+    answer = door.sync(thief, logs=[chunk(attempt, b"forged", 4), chunk(4711, b"none such")]).json()
+    assert {item["offset"] for item in answer["logs"]} == {NO_MORE}
+    assert door.logs.read(attempt) == b"mine" and door.logs.read(4711) == b""
+    for refused in (attempt, 4711):
+        (event,) = door.events(f"log of attempt {refused} refused: it is not of this node")
+        assert event.node_id == thief_id
+
+
+def test_repeated_and_misplaced_chunks(door: Door) -> None:
+    _, credential = door.ready()
+    _, (attempt,) = door.claimed(credential)
+    for offset, data, then in [(0, b"abc", 3), (0, b"abc", 3), (1, b"bcde", 5), (9, b"xyz", 5), (0, b"ABCDEF", 6)]:
+        answer = door.sync(credential, logs=[chunk(attempt, data, offset)]).json()
+        assert answer["logs"] == [{"attempt": attempt, "offset": then}]
+    assert door.logs.read(attempt) == b"abcdeF", "what is there is never written over"
+
+
+def test_a_log_that_is_not_base64(door: Door) -> None:
+    _, credential = door.ready()
+    _, (attempt,) = door.claimed(credential)
+    answer = door.sync(credential, logs=[{"attempt": attempt, "offset": 0, "data": "!!!"}])
+    assert answer.status_code == 200 and door.logs.read(attempt) == b""
+    assert door.events("not base64")
+
+
+# ---- size and shape --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["enrol", "sync"])
+@pytest.mark.parametrize("claimed", [True, False], ids=["with its length", "in chunks"])
+def test_an_oversized_call(path: str, claimed: bool, door: Door) -> None:
+    _, credential = door.ready()
+
+    def parts() -> Iterator[bytes]:
+        for _ in range(64):
+            yield b" " * (1 << 18)
+
+    content = b" " * (LARGEST_BODY + 1) if claimed else parts()
+    answer = door.client.post(
+        f"/agent/v1/{path}", content=content, headers={"Authorization": f"Bearer {credential}"}
+    )
+    assert answer.status_code == 413
+    assert str(LARGEST_BODY) in answer.json()["error"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"free": "many"}', b"\xff", b'{"known": [0]}'])
+def test_a_call_without_sense(body: bytes, door: Door) -> None:
+    _, credential = door.ready()
+    answer = door.client.post("/agent/v1/sync", content=body, headers={"Authorization": f"Bearer {credential}"})
+    assert answer.status_code == 422 and answer.json()["error"]
+
+
+def test_more_at_once_than_a_call_may_carry(door: Door) -> None:
+    _, credential = door.ready()
+    for message in ({"known": [1] * 1001}, {"free": 1001}, {"wait_s": 61}, {"results": [ended(1)] * 1001}):
+        assert door.sync(credential, **message).status_code == 422
+
+
+# ---- what is told once -----------------------------------------------------------------------------------------------
+
+
+def test_a_poll_that_knows_of_the_drain_and_the_stop_waits_for_more(door: Door) -> None:
+    """The two are said at each call; a node that takes its time must not call without end for that."""
+    node_id, credential = door.ready()
+    job_id, (attempt,) = door.claimed(credential)
+    door.store.cancel(job_id)
+    door.store.write(lambda tx: leaving.begin(tx, node_id, "operator", "by the test"))
+    told = door.sync(credential, known=[attempt], wait_s=30).json()
+    assert told["draining"] and told["stop"] == [{"attempt": attempt, "why": "cancelled"}]
+    began = time.monotonic()
+    again = door.sync(credential, known=[attempt], stopping=[attempt], draining=True, wait_s=0.3).json()
+    assert time.monotonic() - began >= 0.3
+    assert again == told

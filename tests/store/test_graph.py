@@ -1,0 +1,309 @@
+"""The graph of a job: what becomes ready, what is skipped, how it ends; drawn by hand and at random."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.agents.results import lose_attempts
+from orchestrator.jobs.progress import job_outcome
+from orchestrator.model.tables import Attempt, Event, Job, Node, Task
+
+if TYPE_CHECKING:
+    from conftest import Store
+
+DIAMOND = [
+    {"name": "a", "run": "true"},
+    {"name": "b", "run": "true", "needs": ["a"]},
+    {"name": "c", "run": "true", "needs": ["a"]},
+    {"name": "d", "run": "true", "needs": ["b", "c"]},
+    {"name": "e", "run": "true", "needs": ["d"]},
+]
+
+
+def diamond(store: Store) -> tuple[int, int]:
+    node = store.node(store.pool())
+    return store.submit({"name": "diamond", "client": "acme", "tasks": DIAMOND}), node
+
+
+def test_a_diamond_opens_from_top_to_bottom(store: Store) -> None:
+    job, node = diamond(store)
+    assert store.task_states(job) == dict(a="queued", b="waiting", c="waiting", d="waiting", e="waiting")
+    assert store.run_one(node) == "a"
+    assert store.task_states(job) == dict(a="succeeded", b="queued", c="queued", d="waiting", e="waiting")
+    assert store.run_one(node) == "b"
+    assert store.task_states(job)["d"] == "waiting"
+    assert store.run_one(node) == "c"
+    assert store.task_states(job)["d"] == "queued"
+    assert store.run_one(node) == "d"
+    assert store.run_one(node) == "e"
+    assert store.run_one(node) is None
+    assert store.state(Job, job) == "succeeded"
+    store.check_counters()
+
+
+def test_two_needs_done_in_one_transaction(store: Store) -> None:
+    job, node = diamond(store)
+    store.run_one(node)
+    both = store.claim(node, 2)
+    from orchestrator.agents.results import Result, accept
+    from orchestrator.jobs.outcomes import Outcome
+
+    store.write(lambda tx: accept(tx, node, [Result(attempt, Outcome("exited", 0)) for attempt in both]))
+    assert store.task_states(job)["d"] == "queued"
+    store.check_counters()
+
+
+def test_a_failure_skips_what_needs_it_and_nothing_else(store: Store) -> None:
+    job, node = diamond(store)
+    store.run_one(node)
+    assert store.run_one(node, exit_code=1) == "b"
+    assert store.task_states(job) == dict(a="succeeded", b="failed", c="queued", d="skipped", e="skipped")
+    assert store.state(Job, job) == "running"
+    assert store.run_one(node) == "c"
+    assert store.state(Job, job) == "failed"
+    reasons = {row.name: row.reason for row in store.rows(Task)}
+    assert reasons["d"] == "needs b, which failed"
+    assert reasons["e"] == "needs d, which was skipped"
+    store.check_counters()
+
+
+def test_a_retry_keeps_its_dependents_waiting(store: Store) -> None:
+    node = store.node(store.pool())
+    tasks = [{"name": "a", "run": "true", "retry": {"attempts": 2}}, {"name": "b", "run": "true", "needs": ["a"]}]
+    job = store.submit({"name": "j", "client": "acme", "tasks": tasks})
+    store.run_one(node, exit_code=1)
+    assert store.task_states(job) == dict(a="queued", b="waiting")
+    store.run_one(node)
+    assert store.task_states(job) == dict(a="succeeded", b="queued")
+    store.check_counters()
+
+
+def test_a_lost_node_puts_its_tasks_back(store: Store) -> None:
+    job, node = diamond(store)
+    store.run_one(node)
+    store.claim(node, 2)
+    store.write(lambda tx: lose_attempts(tx, node, "gone"))
+    assert store.task_states(job) == dict(a="succeeded", b="queued", c="queued", d="waiting", e="waiting")
+    store.check_counters()
+
+
+def test_cancel_before_anything_ran(store: Store) -> None:
+    job, node = diamond(store)
+    assert store.cancel(job)
+    assert set(store.task_states(job).values()) == {"cancelled"}
+    assert store.state(Job, job) == "cancelled"
+    assert store.claim(node) == []
+    assert not store.cancel(job)
+    store.check_counters()
+
+
+def test_cancel_while_one_runs(store: Store) -> None:
+    job, node = diamond(store)
+    store.run_one(node)
+    (attempt,) = store.claim(node)
+    assert store.cancel(job)
+    assert store.task_states(job) == dict(a="succeeded", b="running", c="cancelled", d="cancelled", e="cancelled")
+    assert store.state(Job, job) == "running"
+    assert store.cancel(job)  # asking twice is fine
+    assert len(store.rows(Event, subject="job", reason="cancel requested")) == 1
+    store.report(node, attempt, "cancelled")
+    assert store.state(Job, job) == "cancelled"
+    store.check_counters()
+
+
+def test_cancel_while_one_waits_for_its_next_try(store: Store) -> None:
+    node = store.node(store.pool())
+    job = store.job(retry={"attempts": 5, "delay": "1h"})
+    store.run_one(node, exit_code=1)
+    assert store.cancel(job)
+    assert store.state(Job, job) == "cancelled"
+    store.check_counters()
+
+
+def test_a_node_lost_after_cancel_brings_nothing_back(store: Store) -> None:
+    job, node = diamond(store)
+    store.claim(node)
+    store.cancel(job)
+    store.write(lambda tx: lose_attempts(tx, node, "gone"))
+    assert store.state(Job, job) == "cancelled"
+    assert store.states(Attempt) == ["lost"]
+    store.check_counters()
+
+
+def test_cancel_of_an_ended_job(store: Store) -> None:
+    job = store.job()
+    store.run_one(store.node(store.pool()))
+    before = store.count(Event)
+    assert not store.cancel(job)
+    assert store.state(Job, job) == "succeeded"
+    assert store.count(Event) == before
+
+
+def test_a_long_chain_is_skipped_in_one_go(store: Store) -> None:
+    node = store.node(store.pool())
+    tasks = [{"name": "t0", "run": "true"}]
+    tasks += [{"name": f"t{i}", "run": "true", "needs": [f"t{i - 1}"]} for i in range(1, 60)]
+    job = store.submit({"name": "chain", "client": "acme", "tasks": tasks})
+    store.run_one(node, exit_code=1)
+    assert store.state(Job, job) == "failed"
+    assert list(store.task_states(job).values()) == ["failed"] + ["skipped"] * 59
+    store.check_counters()
+
+
+def test_more_dependents_than_one_query_takes(store: Store) -> None:
+    node = store.node(store.pool())
+    tasks = [{"name": "first", "run": "true"}]
+    tasks += [{"name": f"t{i}", "run": "true", "needs": ["first"]} for i in range(1200)]
+    tasks += [{"name": "last", "run": "true", "needs": [f"t{i}" for i in range(1200)]}]
+    job = store.submit({"name": "wide", "client": "acme", "tasks": tasks})
+    store.run_one(node)
+    states = store.task_states(job)
+    assert list(states.values()).count("queued") == 1200
+    assert states["last"] == "waiting"
+    store.cancel(job)
+    assert store.state(Job, job) == "cancelled"
+    store.check_counters()
+
+
+# ---- at random, against a simple model -------------------------------------------------------------------------------
+
+
+@dataclass
+class Model:
+    """What ought to be, in the plainest words."""
+
+    needs: list[list[int]]
+    instant: list[bool]
+    state: list[str] = field(default_factory=list)
+    cancelled: bool = False
+
+    def __post_init__(self) -> None:
+        self.state = ["waiting"] * len(self.needs)
+        self.settle()
+
+    def settle(self) -> None:
+        changed = True
+        while changed:
+            changed = False
+            for i, state in enumerate(self.state):
+                above = {self.state[need] for need in self.needs[i]}
+                if state == "waiting" and above & {"failed", "cancelled", "skipped"}:
+                    self.state[i], changed = "skipped", True
+                elif state == "waiting" and above <= {"succeeded"}:
+                    self.state[i], changed = ("succeeded" if self.instant[i] else "queued"), True
+
+    def start(self) -> int | None:
+        queued = [i for i, state in enumerate(self.state) if state == "queued"]
+        if queued:
+            self.state[queued[0]] = "running"
+        return queued[0] if queued else None
+
+    def end(self, i: int, how: str) -> None:
+        ends = {"ok": "succeeded", "fail": "cancelled" if self.cancelled else "failed"}
+        ends["lost"] = "cancelled" if self.cancelled else "queued"
+        self.state[i] = ends[how]
+        self.settle()
+
+    def cancel(self) -> None:
+        if self.open_job():
+            self.cancelled = True
+            self.state = ["cancelled" if state in ("waiting", "queued") else state for state in self.state]
+
+    def job(self) -> str:
+        if set(self.state) & {"waiting", "queued", "running"}:
+            return "open"
+        if "failed" in self.state:
+            return "failed"
+        bad = {"cancelled", "skipped"} if self.cancelled else {"cancelled"}
+        return "cancelled" if set(self.state) & bad else "succeeded"
+
+    def open_job(self) -> bool:
+        return self.job() == "open"
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> tuple[list[list[int]], list[bool]]:
+    size = draw(st.integers(1, 8))
+    needs = [draw(st.lists(st.integers(0, i - 1), unique=True, max_size=3)) if i else [] for i in range(size)]
+    return needs, [draw(st.integers(0, 4)) == 0 for _ in range(size)]
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["start", "start", "ok", "ok", "fail", "lost", "cancel"]), st.integers(0, 7)), max_size=16
+)
+
+
+def random_steps(steps: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
+    yield from (step for step in steps)
+    for _ in range(8):  # then to the end
+        yield "start", 0
+        yield "ok", 0
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(graph=graphs(), steps=STEPS)
+def test_random_graphs_go_as_the_model_says(
+    store: Store, graph: tuple[list[list[int]], list[bool]], steps: list[tuple[str, int]]
+) -> None:
+    needs, instant = graph
+    if not store.rows(Node):
+        store.node(store.pool())
+    (node,) = [row.id for row in store.rows(Node)]
+    tasks: list[dict[str, Any]] = [
+        {"name": f"t{i}", "needs": [f"t{need}" for need in needs[i]]}
+        | ({"kind": "undeploy", "token": "x"} if instant[i] else {"run": "true", "retry": {"infrastructure_attempts": 99}})
+        for i in range(len(needs))
+    ]
+    job = store.submit({"name": "random", "client": "acme", "tasks": tasks})
+    model = Model(needs, instant)
+    running: dict[int, int] = {}
+
+    def compare() -> None:
+        row = store.one(Job, job)
+        assert list(store.task_states(job).values()) == model.state
+        assert row.open_tasks == sum(state in ("waiting", "queued", "running") for state in model.state)
+        assert (row.state in ("queued", "running")) == (model.job() == "open")
+        if row.open_tasks == 0:
+            assert row.state == model.job()
+            assert row.finished_at is not None
+
+    compare()
+    for what, which in random_steps(steps):
+        if what == "start":
+            expected = model.start()
+            attempts = store.claim(node)
+            assert len(attempts) == (expected is not None)
+            if expected is not None:
+                running[expected] = attempts[0]
+        elif what == "cancel":
+            assert store.cancel(job) == model.open_job()
+            model.cancel()
+        elif running:
+            task = sorted(running)[which % len(running)]
+            attempt = running.pop(task)
+            if what == "lost":
+                store.report(node, attempt, "lost")
+            else:
+                store.report(node, attempt, exit_code=0 if what == "ok" else 3)
+            model.end(task, what)
+        else:
+            continue
+        compare()
+    assert model.job() != "open"
+
+
+def test_the_outcome_of_a_job() -> None:
+    def state(cancelled: bool = False, **states: int) -> str:
+        return job_outcome(states, cancelled=cancelled)[0]
+
+    assert state(succeeded=3) == "succeeded"
+    assert state(succeeded=3, cancelled=True) == "succeeded"  # the request came too late to stop anything
+    assert state(failed=1, succeeded=2, skipped=4) == "failed"
+    assert job_outcome({"failed": 1, "succeeded": 2}, cancelled=False)[1] == "tasks: 1 failed, 2 succeeded"
+    assert job_outcome({"cancelled": 1, "succeeded": 2}, cancelled=True)[0] == "cancelled"
+    assert job_outcome({"cancelled": 1, "failed": 1}, cancelled=True)[0] == "failed"
