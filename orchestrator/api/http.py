@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from orchestrator import __version__
 from orchestrator.api import events, jobs, nodes, pools, problems, system
@@ -26,7 +27,8 @@ def build(master: Master) -> FastAPI:
         master.stream.end()
         master.close()
 
-    app = FastAPI(title="Elastic Orchestrator", version=__version__, description=DESCRIPTION, lifespan=life)
+    title = "Elastic Orchestrator"
+    app = FastAPIOffline(redoc_url=None, title=title, version=__version__, description=DESCRIPTION, lifespan=life)
     app.state.master = master
     app.state.tokens = Tokens(master.engine)
     problems.install(app)

@@ -236,7 +236,10 @@ def record(tx: Tx, launch_id: int, machines: Sequence[Instance]) -> None:
 def _again(tx: Tx, order: Order, why: str, wait_s: float) -> None:
     """Nothing is settled: say why, and come back."""
     at = tx.now + timedelta(seconds=wait_s)
-    open_still = (launches.c.id == order.id, launches.c.state == LaunchState.LAUNCHING)  # another master may have settled it
+    open_still = (
+        launches.c.id == order.id,
+        launches.c.state == LaunchState.LAUNCHING,
+    )  # another master may have settled it
     if not tx.connection.execute(update(launches).where(*open_still).values(run_after=at, reason=why)).rowcount:
         return
     tx.tell("launch", order.id, why, detail=f"try {order.tries}; again in {wait_s:g} s", pool_id=order.pool["id"])

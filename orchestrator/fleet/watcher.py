@@ -65,7 +65,9 @@ class Watcher:
             try:
                 began_at = self._clock()
                 # Checked here as well: a filter that a cloud ignores must not cost a stranger's machine (law 4).
-                ours = [i for i in self._clouds.get(cloud).instances() if i.tags.get(TAG_INSTALLATION) == self._installation]
+                ours = [
+                    i for i in self._clouds.get(cloud).instances() if i.tags.get(TAG_INSTALLATION) == self._installation
+                ]
                 look = Look(cloud, began_at, ours)
             except ProviderError as error:
                 self._note(cloud, str(error))
