@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 CONFIG_FILE = "orchestrator.toml"
@@ -67,7 +67,14 @@ class Settings(BaseSettings):
     @property
     def url(self) -> str:
         """The master as machines reach it."""
-        return self.master_url or f"{self.scheme}://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.master_url or f"{self.scheme}://{host}:{self.port}"
+
+    @model_validator(mode="after")
+    def _machines_can_reach_it(self) -> Settings:
+        if self.host in ("0.0.0.0", "::") and not self.master_url:  # noqa: S104 - it is asked, not bound
+            raise ValueError(f"with host {self.host} machines do not know where the master is; set master_url")
+        return self
 
 
 def load(config: Path | None = None) -> Settings:

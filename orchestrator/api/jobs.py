@@ -119,19 +119,15 @@ def read_log(
 ) -> PlainTextResponse:
     """Output of the last attempt of a task, from a byte offset; `X-Log-Size` says how much there is."""
     with master.engine.connect() as connection:
-        if queries.get_job(connection, job_id) is None:
+        job = queries.get_job(connection, job_id)
+        if job is None:
             raise not_found("job", job_id)
-        rows = queries.list_tasks(connection, job_id, spec.MAX_TASKS)
-    chosen = [row for row in rows if row["name"] == task] if task is not None else rows
+        chosen = queries.list_tasks(connection, job_id, 10, name=task)
     if not chosen:
-        raise not_found(f"job {job_id}, task", task)
+        raise Problem(404, "Not found", f"job {job_id} has no task {task!r}; see `orchestrator job show {job_id}`")
     if len(chosen) > 1:
-        names = ", ".join(row["name"] for row in rows[:10])
-        raise Problem(
-            422,
-            "Which task?",
-            f"job {job_id} has {len(rows)} tasks; add task=NAME ({names}{', …' if len(rows) > 10 else ''})",
-        )
+        names = ", ".join(row["name"] for row in chosen) + (", …" if job["tasks"] > len(chosen) else "")
+        raise Problem(422, "Which task?", f"job {job_id} has {job['tasks']} tasks; name one with `task`: {names}")
     attempt = chosen[0]["attempt_id"]
     data = master.logs.read(attempt, offset, limit) if attempt else b""
     size = master.logs.size(attempt) if attempt else 0

@@ -31,6 +31,7 @@ class JobOut(BaseModel):
     client: str
     state: str
     reason: str | None
+    waiting: str | None = Field(description="why machines that it asked for cannot be had now")
     token: str | None
     priority: int
     tasks: int

@@ -10,13 +10,14 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from orchestrator.fleet import planner
+from orchestrator.fleet.planner import Bounds
 from orchestrator.fleet.view import pool_view
 from orchestrator.model.states import JOB_OPEN, NODE_LIVE, AttemptState, NodeState, TaskState
-from orchestrator.model.tables import Attempt, Deployment, Event, Job, Launch, Node, Pool, Task, TaskNeed, table
+from orchestrator.model.tables import Attempt, Deployment, Event, Job, Node, Pool, Task, TaskNeed, table
 from policies.base import Decision
 
 jobs, tasks, needs, attempts, deployments = (table(m) for m in (Job, Task, TaskNeed, Attempt, Deployment))
-nodes, pools, launches, events = (table(m) for m in (Node, Pool, Launch, Event))
+nodes, pools, events = (table(m) for m in (Node, Pool, Event))
 
 SHOWN = 20  # tasks told of one by one
 
@@ -54,12 +55,13 @@ def explain_job(connection: Connection, job_id: int, now: datetime) -> Explanati
 
 
 def explain_node(connection: Connection, node_id: int, now: datetime) -> Explanation | None:
-    query = select(nodes, pools.c.name.label("pool"), pools.c.boot_timeout_s, launches.c.reason.label("asked_because"))
-    joined = query.join(pools, pools.c.id == nodes.c.pool_id).join(launches, launches.c.id == nodes.c.launch_id)
-    node = connection.execute(joined.where(nodes.c.id == node_id)).first()
+    query = select(nodes, pools.c.name.label("pool"), pools.c.boot_timeout_s).join(pools, pools.c.id == nodes.c.pool_id)
+    node = connection.execute(query.where(nodes.c.id == node_id)).first()
     if node is None:
         return None
-    told = [f"It exists because {node.asked_because}.", f"It is {node.state}: {node.reason}."]
+    first = (events.c.node_id == node_id, events.c.subject == "node", events.c.to_state == NodeState.REQUESTED)
+    asked_because = connection.execute(select(events.c.reason).where(*first)).scalar()
+    told = [f"It exists because {asked_because}.", f"It is {node.state}: {node.reason}."]
     if node.instance_id:
         told.append(f"Its machine is {node.instance_id} in pool {node.pool}, launched at {_at(node.launched_at)}.")
     if node.state in NODE_LIVE and node.heartbeat_at:
@@ -84,6 +86,8 @@ def explain_pool(connection: Connection, pool_id: int, now: datetime) -> Explana
     view = pool_view(connection, pool, now)
     decision = planner.decide(view, pool)
     told = [f"{len(view.nodes)} node(s) of at most {pool['max_nodes']}, at least {pool['min_nodes']} without a token."]
+    if held := Bounds.of(pool).held:
+        told.append(f"{held[0].upper()}{held[1:]}.")
     told += [
         f"{demand.owner} asks for {demand.count} with token {demand.token} since {_at(demand.since)}."
         for demand in view.demands
@@ -187,4 +191,4 @@ def _next_of_node(node: Row[Any]) -> str:
 
 
 def _at(moment: datetime | None) -> str:
-    return f"{moment:%H:%M:%S}" if moment else "?"
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else "?"

@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, select
 
 from orchestrator.model.states import NODE_LIVE, AttemptState
-from orchestrator.model.tables import Attempt, Client, Event, Job, Node, Pool, Task, table
+from orchestrator.model.tables import Attempt, Client, Deployment, Event, Job, Node, Pool, Task, table
 
-jobs, tasks, attempts, nodes, pools, clients, events = (table(m) for m in (Job, Task, Attempt, Node, Pool, Client, Event))
+jobs, tasks, attempts, nodes = (table(m) for m in (Job, Task, Attempt, Node))
+pools, clients, events, deployments = (table(m) for m in (Pool, Client, Event, Deployment))
 Rows = list[dict[str, Any]]
 
 
@@ -28,7 +29,7 @@ def get_job(connection: Connection, job_id: int) -> dict[str, Any] | None:
     return _one(connection, _jobs().where(jobs.c.id == job_id))
 
 
-def list_tasks(connection: Connection, job_id: int, limit: int, after: int = 0) -> Rows:
+def list_tasks(connection: Connection, job_id: int, limit: int, after: int = 0, name: str | None = None) -> Rows:
     """The tasks of a job in the order of its file, with the node and id of each one's last attempt."""
     last = (
         select(attempts.c.task_id, func.max(attempts.c.id).label("attempt_id"))
@@ -46,7 +47,7 @@ def list_tasks(connection: Connection, job_id: int, limit: int, after: int = 0) 
         .order_by(tasks.c.id)
         .limit(limit)
     )
-    return _all(connection, query)
+    return _all(connection, query.where(tasks.c.name == name) if name is not None else query)
 
 
 def list_attempts(connection: Connection, job_id: int, limit: int, before: int | None) -> Rows:
@@ -113,7 +114,13 @@ def _pool_state(row: dict[str, Any]) -> tuple[str, str | None]:
 
 def _jobs() -> Select[Any]:
     columns = [column for column in jobs.c if column.name not in ("spec", "params")]
-    return select(*columns, clients.c.name.label("client")).join(clients, clients.c.id == jobs.c.client_id)
+    waiting = (
+        select(func.max(deployments.c.waiting))
+        .where(deployments.c.job_id == jobs.c.id, deployments.c.closed_at.is_(None))
+        .scalar_subquery()
+    )
+    named = select(*columns, clients.c.name.label("client"), waiting.label("waiting"))
+    return named.join(clients, clients.c.id == jobs.c.client_id)
 
 
 def _nodes() -> Select[Any]:

@@ -152,5 +152,5 @@ def test_a_master_killed_at_any_moment_loses_no_job_and_doubles_no_machine(
         assert len(director.get("/jobs", limit=1000)["items"]) == jobs, "each was accepted exactly once"
         for name, job_id in submitted.items():
             assert director.log(job_id, name) == f"{name} is done\n"
-        ended = [node for node in director.nodes() if node["instance_id"]]
-        assert Counter(node["end_reason"] for node in ended) == {"job_done": len(ended)}
+        odd = [node for node in director.nodes() if node["instance_id"] and node["end_reason"] != "job_done"]
+        assert not odd, director.history(odd[0])

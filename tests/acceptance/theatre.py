@@ -135,6 +135,15 @@ class Director:
             shown[nodes[id_]["launch_id"]] += 1
         assert shown == launches
 
+    def history(self, node: Json) -> str:
+        """What is known of a node, for whoever reads of a failure: its row, its events, what its machine said."""
+        events = [f"{event['at']} {event['to_state']} {event['reason']}" for event in reversed(self.events(node=node["id"]))]
+        said = []
+        for log in ("console.log", "elastic-orchestrator-agent.log"):
+            path = self.here.folder / "cloud" / str(node["instance_id"]) / "var/log" / log
+            said += [f"--- {log}", path.read_text() if path.exists() else "not there"]
+        return "\n".join([str(node), *events, *said])
+
     def kill9(self) -> None:
         self.here.master.kill()
         self.here.master.wait()
