@@ -116,9 +116,9 @@ def exchange(tx: Tx, node_id: int, message: SyncMessage) -> Answer:
 
 def _compare(tx: Tx, node: Holder, message: SyncMessage, reported: set[int], answer: Answer) -> None:
     """The node's live attempts against what its agent holds: deliver again, stop, and claim into what is free."""
-    live = {id_: asked for id_, asked in tx.connection.execute(_live, {"node_id": node.id})}
+    live = dict(tx.connection.execute(_live, {"node_id": node.id}).tuples().all())
     known = set(message.known) - reported
-    answer.stop |= {id_: "fenced" for id_ in known - live.keys()}
+    answer.stop |= dict.fromkeys(known - live.keys(), "fenced")
     answer.stop |= {id_: "cancelled" for id_, asked in live.items() if asked is not None}
     undelivered = sorted(live.keys() - known)
     if undelivered:

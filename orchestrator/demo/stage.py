@@ -41,7 +41,7 @@ class Stage:
         """Start the master and wait until it is ready. Raises StageFailed."""
         command = [sys.executable, "-m", "orchestrator", "serve", "--config", str(self.config)]
         with self.log.open("ab") as log:
-            self.master = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_die_with_parent())  # noqa: PLW1509
+            self.master = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_die_with_parent())
         end = time.monotonic() + START_S
         with plain_client(self.url) as client:
             while time.monotonic() < end and self.master.poll() is None:

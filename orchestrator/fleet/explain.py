@@ -73,8 +73,8 @@ def explain_node(connection: Connection, node_id: int, now: datetime) -> Explana
     if node.state == NodeState.READY:
         told.append(f"It runs {busy} task(s) in {node.slots} slot(s).")
     recent = select(events.c.at, events.c.reason).where(events.c.node_id == node_id, events.c.subject == "node")
-    for event in reversed(connection.execute(recent.order_by(events.c.id.desc()).limit(8)).all()):
-        told.append(f"{_at(event.at)}: {event.reason}.")
+    latest = connection.execute(recent.order_by(events.c.id.desc()).limit(8)).all()
+    told += [f"{_at(event.at)}: {event.reason}." for event in reversed(latest)]
     return Explanation(f"node {node_id}", node.state, told, _next_of_node(node))
 
 
@@ -145,7 +145,8 @@ def _why_no_node(connection: Connection, task: Row[Any]) -> str:
     ready = [node for node in found if node.state == NodeState.READY]
     coming = [node for node in found if node.state in (NodeState.REQUESTED, NodeState.LAUNCHING, NodeState.BOOTING)]
     if ready:
-        return f"is queued: the {len(ready)} node(s) {kind} ({sum(n.slots for n in ready)} slot(s)) are busy; it is next when one is free."
+        slots = sum(node.slots for node in ready)
+        return f"is queued: the {len(ready)} node(s) {kind} ({slots} slot(s)) are busy; it is taken when one is free."
     if coming:
         listed = ", ".join(f"node {node.id} ({node.state})" for node in coming[:5])
         return f"is queued: no node {kind} is ready yet; on the way: {listed}."

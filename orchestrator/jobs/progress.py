@@ -260,7 +260,7 @@ def _finish_jobs(tx: Tx, finished: Sequence[Row[Any]], last: Mapping[int, Ended]
 
 def _task_states(tx: Tx, job_id: int) -> dict[str, int]:
     counted = select(tasks.c.state, func.count()).where(tasks.c.job_id == job_id).group_by(tasks.c.state)
-    return {state: count for state, count in tx.connection.execute(counted)}
+    return dict(tx.connection.execute(counted).tuples().all())
 
 
 def job_outcome(states: Mapping[Any, int], *, cancelled: bool) -> tuple[JobState, str]:

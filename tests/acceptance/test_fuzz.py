@@ -43,7 +43,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     headers = {"Authorization": f"Bearer {token}"}
     pool = {"name": "p", "cloud": "aws", "launch": {"image": "ami-1", "instance_type": "t3.micro"}}
     assert httpx.post(f"{url}/api/v1/pools", json=pool, headers=headers).status_code == 201
-    job = {"name": "j", "client": "c", "tasks": [{"name": "a", "run": "true"}, {"name": "b", "run": "true", "needs": ["a"]}]}
+    job = {
+        "name": "j",
+        "client": "c",
+        "tasks": [{"name": "a", "run": "true"}, {"name": "b", "run": "true", "needs": ["a"]}],
+    }
     assert httpx.post(f"{url}/api/v1/jobs", json=job, headers=headers).status_code == 201
     yield url, token
     server.should_exit = True

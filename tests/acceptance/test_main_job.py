@@ -69,7 +69,9 @@ def test_two_clients_jobs_by_token(tmp_path: Path, marks: Path) -> None:
             assert {nodes[task["node_id"]]["token"] for task in tasks.values()} == {f"{client}/daily-{job_id}"}
             assert tasks["left"]["node_id"] != tasks["right"]["node_id"]
             assert all(task["attempts"] == 1 for task in tasks.values())
-            assert director.log(job_id, "merge") == f"merged by {tasks['merge']['node_id']}\nerr\n", "and after all has gone"
+            assert director.log(job_id, "merge") == f"merged by {tasks['merge']['node_id']}\nerr\n", (
+                "and after all has gone"
+            )
         assert len(nodes) == 4 and here.cloud.calls()["RunInstances"] == 2
         assert {node["end_reason"] for node in nodes.values()} == {"job_done"}
 

@@ -356,9 +356,7 @@ def test_an_oversized_call(path: str, claimed: bool, door: Door) -> None:
             yield b" " * (1 << 18)
 
     content = b" " * (LARGEST_BODY + 1) if claimed else parts()
-    answer = door.client.post(
-        f"/agent/v1/{path}", content=content, headers={"Authorization": f"Bearer {credential}"}
-    )
+    answer = door.client.post(f"/agent/v1/{path}", content=content, headers={"Authorization": f"Bearer {credential}"})
     assert answer.status_code == 413
     assert str(LARGEST_BODY) in answer.json()["error"]
 

@@ -55,7 +55,9 @@ def test_a_used_secret(fleet: Fleet, store: Store, node: int) -> None:
     assert "the secret was used" in store.reasons(node_id=node)[-1]
 
 
-@pytest.mark.parametrize("secret", ["", "1", "1.", "1.00", "x.y", "-1.z", "²." + "0" * 64, "9" * 30 + ".a", "1." + "é" * 64])
+@pytest.mark.parametrize(
+    "secret", ["", "1", "1.", "1.00", "x.y", "-1.z", "²." + "0" * 64, "9" * 30 + ".a", "1." + "é" * 64]
+)
 def test_a_wrong_secret(fleet: Fleet, store: Store, node: int, secret: str) -> None:
     answer = fleet.enrol(node, secret=secret)
     assert answer == Refused("wrong enrolment secret", final=True)

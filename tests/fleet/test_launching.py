@@ -182,7 +182,9 @@ def test_a_partly_visible_launch_is_not_topped_up(fleet: Fleet, store: Store, cl
 # ---- refusals --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("error", "reason"), [(NoCapacity("none left"), "no_capacity"), (QuotaExceeded("42 vCPU"), "quota")])
+@pytest.mark.parametrize(
+    ("error", "reason"), [(NoCapacity("none left"), "no_capacity"), (QuotaExceeded("42 vCPU"), "quota")]
+)
 def test_no_capacity_backs_off_and_says_why(
     fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask, error: ProviderError, reason: str
 ) -> None:
@@ -285,7 +287,9 @@ def test_a_defect_is_looked_up_and_tried_again_slower(fleet: Fleet, store: Store
     assert fleet.states() == ["booting"]
 
 
-def test_a_cloud_that_never_answers_ends_at_the_boot_deadline(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_a_cloud_that_never_answers_ends_at_the_boot_deadline(
+    fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask
+) -> None:
     ask(1)
     fleet.plan()
     cloud.fails("launch", *[Unavailable("down")] * 1000)

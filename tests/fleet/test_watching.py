@@ -68,7 +68,9 @@ def test_a_machine_that_lives(fleet: Fleet, store: Store, cloud: ToyCloud, ready
     assert fleet.states() == ["ready", "ready"]
 
 
-def test_the_infrastructure_budget_is_spent_then_the_task_fails(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_the_infrastructure_budget_is_spent_then_the_task_fails(
+    fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask
+) -> None:
     job = ask(1, retry={"infrastructure_attempts": 2})
     for round_ in range(2):
         fleet.round(120)
@@ -322,7 +324,9 @@ def test_leaving_twice_changes_nothing(fleet: Fleet, store: Store, ready: list[i
 
 
 def orphan(fleet: Fleet, cloud: ToyCloud) -> str:
-    return cloud.stranger(**{TAG_INSTALLATION: fleet.installation, TAG_LAUNCH: f"{fleet.installation}-999", TAG_POOL: "main"})
+    return cloud.stranger(
+        **{TAG_INSTALLATION: fleet.installation, TAG_LAUNCH: f"{fleet.installation}-999", TAG_POOL: "main"}
+    )
 
 
 def test_an_orphan_is_marked_then_ended_after_its_grace(fleet: Fleet, store: Store, cloud: ToyCloud, pool: int) -> None:
@@ -398,7 +402,9 @@ def test_strangers_are_never_touched(
 # ---- overshoot -------------------------------------------------------------------------------------------------------
 
 
-def test_overshoot_freezes_and_thaws(fleet: Fleet, store: Store, cloud: ToyCloud, ready: list[int], pool: int, ask: Ask) -> None:
+def test_overshoot_freezes_and_thaws(
+    fleet: Fleet, store: Store, cloud: ToyCloud, ready: list[int], pool: int, ask: Ask
+) -> None:
     orphans = [orphan(fleet, cloud) for _ in range(4)]  # with the two: 6, the cap is 5
     fleet.watch()
     assert store.one(Pool, pool).frozen_reason == "6 machines are shown where at most 5 may be"

@@ -165,7 +165,11 @@ def test_undeploying_ones_token_leaves_another_clients_alone(store: Store, node:
         ({"tasks": [run("a"), run("b", infrastructure={"pool": "gone"})]}, "tasks[1].infrastructure.pool", "'gone'"),
         ({"tasks": [run("a", infrastructure={"pool": "main", "token": "t"})]}, "tasks[0].infrastructure.count", "count"),
         ({"tasks": [run("a", infrastructure={"pool": "main", "count": 1})]}, "tasks[0].infrastructure.token", "add token"),
-        ({"tasks": [run("a", infrastructure={**FULL, "instance_type": "MEDIUM"})]}, "tasks[0].infrastructure.instance_type", ""),
+        (
+            {"tasks": [run("a", infrastructure={**FULL, "instance_type": "MEDIUM"})]},
+            "tasks[0].infrastructure.instance_type",
+            "",
+        ),
         ({"generic_information": {**OLD, "IAAS_INSTANCE_NB": "many"}}, "$", "IAAS_INSTANCE_NB is 'many'"),
         ({"generic_information": {**OLD, "IAAS_OPERATION": "BOTH"}}, "$", "DEPLOY_AND_UNDEPLOY"),
         ({"generic_information": {k: v for k, v in OLD.items() if k != "IAAS_INSTANCE_NB"}}, "infrastructure.count", ""),
@@ -175,7 +179,11 @@ def test_undeploying_ones_token_leaves_another_clients_alone(store: Store, node:
         ({"generic_information": {**OLD, "NODE_ACCESS_TOKEN": "no spaces"}}, "$", "NODE_ACCESS_TOKEN"),
         ({"token": "$TODAY"}, "token", "only $JOB_ID"),
         ({"tasks": [run("a", token="x$NOW")]}, "tasks[0].token", "only $JOB_ID"),
-        ({"tasks": [{"name": "d", "kind": "deploy", "infrastructure": {"pool": "main", "count": 1}}]}, "tasks[0].token", ""),
+        (
+            {"tasks": [{"name": "d", "kind": "deploy", "infrastructure": {"pool": "main", "count": 1}}]},
+            "tasks[0].token",
+            "",
+        ),
         ({"tasks": [{"name": "d", "kind": "deploy", "token": "t"}]}, "tasks[0].infrastructure.pool", "add pool"),
         ({"tasks": [{"name": "d", "kind": "undeploy"}]}, "tasks[0].token", "add token"),
     ],
@@ -264,7 +272,9 @@ def test_not_between_two_tries(store: Store, node: int) -> None:
 
 @pytest.mark.parametrize("ending", ["succeeded", "failed", "cancelled", "cancelled while running"])
 def test_at_the_jobs_end_always(store: Store, node: int, ending: str) -> None:
-    job = submitted(store, run("a"), run("b", infrastructure=FULL | {"token": "b", "operation": "deploy"}), infrastructure=FULL)
+    job = submitted(
+        store, run("a"), run("b", infrastructure=FULL | {"token": "b", "operation": "deploy"}), infrastructure=FULL
+    )
     assert len(open_ones(store)) == 2
     first, second = store.node(1, token="acme/tok"), store.node(1, token="acme/b")
     if ending.startswith("cancelled"):
@@ -317,7 +327,9 @@ def test_an_undeploy_task(store: Store, node: int) -> None:
 
 
 def test_an_undeploy_task_takes_the_jobs_token(store: Store, node: int) -> None:
-    submitted(store, run("a"), {"name": "go", "kind": "undeploy", "needs": ["a"]}, run("b", needs=["go"]), infrastructure=FULL)
+    submitted(
+        store, run("a"), {"name": "go", "kind": "undeploy", "needs": ["a"]}, run("b", needs=["go"]), infrastructure=FULL
+    )
     assert open_ones(store) == [("acme/tok", 2)]
     store.run_one(store.node(1, token="acme/tok"))
     assert open_ones(store) == []
