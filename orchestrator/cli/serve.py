@@ -14,12 +14,14 @@ from orchestrator.api.http import build
 from orchestrator.app import Master
 from orchestrator.settings import Settings
 
+SWITCH_S = 0.0005  # the writer must not keep the event loop waiting for Python's default of 5 ms
 ADMIN_TOKEN = "admin.token"  # noqa: S105 - the name of a file
 
 
 def run(settings: Settings) -> None:
     """Serve until a signal. Raises StoreInUse, SchemaTooNew."""
     configure_logs()
+    sys.setswitchinterval(SWITCH_S)
     master = Master(settings)
     token = admin_token(master)
     app = build(master)

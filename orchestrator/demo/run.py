@@ -199,7 +199,7 @@ def _tell(summary: Summary, problems: list[str], out: IO[str]) -> None:
         f"  jobs done           {summary.jobs_succeeded} succeeded, {summary.jobs_failed} failed",
         f"  reports             {'agree' if not problems else 'see below'} with the same figures computed in SQL",
         f"  machines launched   {summary.machines_launched}",
-        f"  machine-seconds     {summary.machine_seconds_paid:.1f} paid for {summary.job_seconds:.1f} of tasks ({share:.0%})",
+        f"  machine-seconds     {summary.machine_seconds_paid:.1f} paid, {summary.job_seconds:.1f} of tasks ({share:.0%})",
         f"  machines left       {summary.machines_left} (asked of the cloud)",
         *(f"  PROBLEM             {problem}" for problem in problems),
         "",

@@ -146,7 +146,7 @@ def test_a_master_killed_at_any_moment_loses_no_job_and_doubles_no_machine(
         assert len(submitted) == jobs == len(set(submitted.values()))
         for job_id in submitted.values():
             found = director.finished(job_id, 60)
-            assert found["state"] == "succeeded", (found, director.events(job=job_id))
+            assert found["state"] == "succeeded", (found, director.events(job_id=job_id))
         director.all_gone()
         director.each_machine_once()
         ran = Counter(line.split()[0] for line in lines(marks / "ran"))

@@ -138,7 +138,7 @@ class Director:
     def history(self, node: Json) -> str:
         """What is known of a node, for whoever reads of a failure: its row, its events, what its machine said."""
         events = [
-            f"{event['at']} {event['to_state']} {event['reason']}" for event in reversed(self.events(node=node["id"]))
+            f"{event['at']} {event['to_state']} {event['reason']}" for event in reversed(self.events(node_id=node["id"]))
         ]
         said = []
         for log in ("console.log", "elastic-orchestrator-agent.log"):

@@ -261,7 +261,7 @@ def test_boot_timeout(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> 
 
 def test_heartbeat_timeout(fleet: Fleet, store: Store, ready: list[int]) -> None:
     (attempt,) = store.claim(ready[0])
-    heard = store.clock.move(60)
+    heard = store.clock.move(59)
     fleet.deadlines({ready[1]: heard})
     assert store.one(Node, ready[1]).heartbeat_at == heard
     store.clock.move(30)

@@ -192,7 +192,7 @@ def test_a_terminated_node_is_told_so(store: Store) -> None:
     [
         {"outcome": "exited", "exit_code": 2**31 - 1},
         {"outcome": "exited", "exit_code": 0, "log_size": 3 * 2**30},
-        {"outcome": "start_failed", "detail": "no such file: 'a\\0b'".encode().decode("unicode_escape")},
+        {"outcome": "start_failed", "detail": b"no such file: 'a\\0b'".decode("unicode_escape")},
         {"outcome": "exited", "exit_code": 0, "finished_at": 9.9e10, "started_at": 0},
     ],
     ids=["largest exit code", "log over 2 GiB", "NUL in the detail", "clock far off"],
