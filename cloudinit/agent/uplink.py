@@ -22,6 +22,7 @@ class Uplink:
         self._overtaken = None  # type: Call | None
         self._free = []  # type: list  # connections at rest
         self._failures = 0
+        self._said = ""  # the last failure: told once while it stays the same
         self._not_before = 0.0
         self._heard = time.monotonic()
         self.gone = False
@@ -79,7 +80,7 @@ class Uplink:
         self._call = None
         self._rest(selector, call)
         if call.status == 200:
-            self._failures = 0
+            self._failures, self._said = 0, ""
             self._heard = time.monotonic()
             return call.answer()
         if call.status == 410:
@@ -131,8 +132,9 @@ class Uplink:
     def _fail(self, selector, error):
         # type: (selectors.BaseSelector, Failed) -> None
         """Try again, later each time, and not all nodes at once."""
-        if self._failures == 0:
-            say(str(error))
+        if str(error) != self._said:
+            self._said = str(error)
+            say(self._said)
         for call in (self._call, self._overtaken):
             if call is not None:
                 self._drop(selector, call)

@@ -55,6 +55,12 @@ def _claim(token_rule: ColumnElement[bool]) -> Select[Any]:
 
 _claim_unprotected = _claim(tasks.c.token.is_(None))
 _claim_by_token = _claim(tasks.c.token == bindparam("token"))
+_still_queued = (
+    select(jobs.c.id)
+    .where(jobs.c.id.in_(bindparam("ids", expanding=True)), jobs.c.state == JobState.QUEUED)
+    .order_by(jobs.c.id)
+    .with_for_update()
+)
 _orders = (
     select(*_claimable, attempts.c.id.label("attempt_id"), attempts.c.number)
     .join(tasks, tasks.c.id == attempts.c.task_id)
@@ -138,6 +144,8 @@ def _tell_claimed(tx: Tx, node: Holder, chosen: Sequence[Row[Any]], attempt_ids:
         moves.append(Move(task.id, TaskState.QUEUED, TaskState.RUNNING, reason, values, links))
     advance(tx, Task, moves)
     started = {task.job_id for task in chosen if task.job_state == JobState.QUEUED}
+    if started and tx.connection.dialect.name == "postgresql":  # another master may start the same job in this moment
+        started = set(tx.connection.execute(_still_queued, {"ids": sorted(started)}).scalars())
     advance(
         tx,
         Job,

@@ -5,32 +5,51 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Column, DateTime, Dialect, ForeignKey, Index, Integer, Table, Text, desc
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
 from orchestrator.model.states import AttemptState, JobState, LaunchState, NodeState, TaskState
 
 
+class _SqliteMoment(sqlite.DATETIME):
+    """SQLAlchemy's own text form, by the C functions of `datetime`: every event and state change binds several."""
+
+    def bind_processor(self, dialect: Dialect) -> Any:
+        return _text_of_moment
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        return _moment_of_text
+
+
+@lru_cache(maxsize=64)  # all rows of a transaction have its one moment
+def _text_of_moment(value: datetime | None) -> str | None:
+    if value is None:
+        return None
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def _moment_of_text(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(value).replace(tzinfo=UTC)
+
+
 class UtcDateTime(TypeDecorator[datetime]):
-    """Aware UTC on both databases: SQLite forgets the zone, so it is given back here; naive values are refused."""
+    """Aware UTC on both databases; naive values are refused."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"naive time {value!r}: use an aware one in UTC")
-        return value.astimezone(UTC)
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        return _SqliteMoment() if dialect.name == "sqlite" else DateTime(timezone=True)  # type: ignore[no-untyped-call]
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError(f"naive time {value!r}: use an aware one in UTC")
+        return value
 
 
 def _id() -> Any:

@@ -23,7 +23,12 @@ def open_engine(url: str) -> Engine:
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, json_serializer=_dumps)
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            connect_args={"options": "-c timezone=UTC"},  # times come back in the session's zone: let it be ours
+            pool_pre_ping=True,
+            json_serializer=_dumps,
+        )
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(parsed, connect_args={"check_same_thread": False}, json_serializer=_dumps)

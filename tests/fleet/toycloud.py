@@ -6,6 +6,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import count
 
 from providers.base import (
     TAG_INSTALLATION,
@@ -35,6 +36,7 @@ class ToyCloud:
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
+        self._ids = count()
         self.machines: dict[str, Machine] = {}
         self.requests: dict[str, LaunchRequest] = {}
         self.calls: Counter[str] = Counter()
@@ -59,7 +61,7 @@ class ToyCloud:
 
     def stranger(self, **tags: str) -> str:
         """A machine that nobody here launched."""
-        id_ = f"i-stranger-{len(self.machines)}"
+        id_ = f"i-stranger-{next(self._ids)}"
         self.machines[id_] = Machine(Instance(id_, S.RUNNING, tags, launched_at=self._clock()), self._clock())
         return id_
 
@@ -73,8 +75,8 @@ class ToyCloud:
     def alive(self) -> list[str]:
         return [id_ for id_, machine in self.machines.items() if machine.shown.state in (S.PENDING, S.RUNNING)]
 
-    def made(self, launch_id: str | None = None) -> int:
-        """Machines ever started (strangers apart)."""
+    def made(self) -> int:
+        """Machines started and not forgotten (strangers apart)."""
         return sum(not id_.startswith("i-stranger") for id_ in self.machines)
 
     # the deeds
@@ -93,7 +95,7 @@ class ToyCloud:
 
     def _make(self, request: LaunchRequest, index: int) -> None:
         now = self._clock()
-        id_ = f"i-{len(self.machines):04}"
+        id_ = f"i-{next(self._ids):04}"
         self.machines[id_] = Machine(
             Instance(id_, S.PENDING, dict(request.tags), None, now, launch_index=index), now + timedelta(seconds=self.lag_s)
         )

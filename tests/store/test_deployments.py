@@ -9,7 +9,6 @@ import pytest
 
 from orchestrator.jobs import spec
 from orchestrator.jobs.spec import SpecError
-from orchestrator.jobs.submit import submit
 from orchestrator.model.tables import Client, Deployment, Event, Job, Node, Pool, Task, TaskNeed
 
 if TYPE_CHECKING:
@@ -154,53 +153,50 @@ def test_undeploying_ones_token_leaves_another_clients_alone(store: Store, node:
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("document", "path", "said"),
-    [
-        ({"infrastructure": {**FULL, "pool": "nowhere"}}, "infrastructure.pool", "no pool is named 'nowhere'"),
-        ({"infrastructure": {**FULL, "instance_type": "MEDIUM"}}, "infrastructure.instance_type", "MEDIUM is unknown"),
-        ({"infrastructure": {"pool": "main", "token": "t"}}, "infrastructure.count", "add count:"),
-        ({"infrastructure": {"count": 2, "token": "t"}}, "infrastructure.pool", "add pool:"),
-        ({"infrastructure": {"count": 2, "pool": "main"}}, "infrastructure.token", "add token:"),
-        ({"tasks": [run("a"), run("b", infrastructure={"pool": "gone"})]}, "tasks[1].infrastructure.pool", "'gone'"),
-        ({"tasks": [run("a", infrastructure={"pool": "main", "token": "t"})]}, "tasks[0].infrastructure.count", "count"),
-        ({"tasks": [run("a", infrastructure={"pool": "main", "count": 1})]}, "tasks[0].infrastructure.token", "add token"),
-        (
-            {"tasks": [run("a", infrastructure={**FULL, "instance_type": "MEDIUM"})]},
-            "tasks[0].infrastructure.instance_type",
-            "",
-        ),
-        ({"generic_information": {**OLD, "IAAS_INSTANCE_NB": "many"}}, "$", "IAAS_INSTANCE_NB is 'many'"),
-        ({"generic_information": {**OLD, "IAAS_OPERATION": "BOTH"}}, "$", "DEPLOY_AND_UNDEPLOY"),
-        ({"generic_information": {k: v for k, v in OLD.items() if k != "IAAS_INSTANCE_NB"}}, "infrastructure.count", ""),
-        ({"generic_information": {"IAAS_WHAT": "x"}}, "$", "IAAS_WHAT is unknown"),
-        ({"generic_information": {**OLD, "IAAS_NODE_SOURCE": "not a name"}}, "$", "IAAS_NODE_SOURCE"),
-        ({"generic_information": {**OLD, "IAAS_INSTANCE_NB": 5000}}, "$", "IAAS_INSTANCE_NB"),
-        ({"generic_information": {**OLD, "NODE_ACCESS_TOKEN": "no spaces"}}, "$", "NODE_ACCESS_TOKEN"),
-        ({"token": "$TODAY"}, "token", "only $JOB_ID"),
-        ({"tasks": [run("a", token="x$NOW")]}, "tasks[0].token", "only $JOB_ID"),
-        (
-            {"tasks": [{"name": "d", "kind": "deploy", "infrastructure": {"pool": "main", "count": 1}}]},
-            "tasks[0].token",
-            "",
-        ),
-        ({"tasks": [{"name": "d", "kind": "deploy", "token": "t"}]}, "tasks[0].infrastructure.pool", "add pool"),
-        ({"tasks": [{"name": "d", "kind": "undeploy"}]}, "tasks[0].token", "add token"),
-    ],
-)
-def test_refused_with_its_path_and_nothing_created(
-    store: Store, node: int, document: dict[str, Any], path: str, said: str
-) -> None:
-    whole = {"name": "job", "client": "new-client", **document}
-    if "tasks" not in whole:
-        whole["run"] = "true"
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"infrastructure": {**FULL, "pool": "nowhere"}}, "infrastructure.pool", "no pool is named 'nowhere'"),
+    ({"infrastructure": {**FULL, "instance_type": "MEDIUM"}}, "infrastructure.instance_type", "MEDIUM is unknown"),
+    ({"infrastructure": {"pool": "main", "token": "t"}}, "infrastructure.count", "add count:"),
+    ({"infrastructure": {"count": 2, "token": "t"}}, "infrastructure.pool", "add pool:"),
+    ({"infrastructure": {"count": 2, "pool": "main"}}, "infrastructure.token", "add token:"),
+    ({"tasks": [run("a"), run("b", infrastructure={"pool": "gone"})]}, "tasks[1].infrastructure.pool", "'gone'"),
+    ({"tasks": [run("a", infrastructure={"pool": "main", "token": "t"})]}, "tasks[0].infrastructure.count", "count"),
+    ({"tasks": [run("a", infrastructure={"pool": "main", "count": 1})]}, "tasks[0].infrastructure.token", "add token"),
+    (
+        {"tasks": [run("a", infrastructure={**FULL, "instance_type": "MEDIUM"})]},
+        "tasks[0].infrastructure.instance_type",
+        "",
+    ),
+    ({"generic_information": {**OLD, "IAAS_INSTANCE_NB": "many"}}, "$", "IAAS_INSTANCE_NB is 'many'"),
+    ({"generic_information": {**OLD, "IAAS_OPERATION": "BOTH"}}, "$", "DEPLOY_AND_UNDEPLOY"),
+    ({"generic_information": {k: v for k, v in OLD.items() if k != "IAAS_INSTANCE_NB"}}, "infrastructure.count", ""),
+    ({"generic_information": {"IAAS_WHAT": "x"}}, "$", "IAAS_WHAT is unknown"),
+    ({"generic_information": {**OLD, "IAAS_NODE_SOURCE": "not a name"}}, "$", "IAAS_NODE_SOURCE"),
+    ({"generic_information": {**OLD, "IAAS_INSTANCE_NB": 5000}}, "$", "IAAS_INSTANCE_NB"),
+    ({"generic_information": {**OLD, "NODE_ACCESS_TOKEN": "no spaces"}}, "$", "NODE_ACCESS_TOKEN"),
+    ({"token": "$TODAY"}, "token", "only $JOB_ID"),
+    ({"tasks": [run("a", token="x$NOW")]}, "tasks[0].token", "only $JOB_ID"),
+    (
+        {"tasks": [{"name": "d", "kind": "deploy", "infrastructure": {"pool": "main", "count": 1}}]},
+        "tasks[0].token",
+        "",
+    ),
+    ({"tasks": [{"name": "d", "kind": "deploy", "token": "t"}]}, "tasks[0].infrastructure.pool", "add pool"),
+    ({"tasks": [{"name": "d", "kind": "undeploy"}]}, "tasks[0].token", "add token"),
+]
+
+
+def test_refused_with_its_path_and_nothing_created(store: Store, node: int) -> None:
     before = store.rows(Event)
-    with pytest.raises(SpecError) as refused:
-        parsed = spec.parse(whole)
-        store.write(lambda tx: submit(tx, parsed, actor="tester"))
-    found = dict(refused.value.problems)
-    assert path in found, refused.value.problems
-    assert said in found[path]
+    for document, path, said in REFUSED:
+        whole = {"name": "job", "client": "new-client", **document}
+        if "tasks" not in whole:
+            whole["run"] = "true"
+        with pytest.raises(SpecError) as refused:
+            store.submit(whole)
+        found = dict(refused.value.problems)
+        assert path in found, f"{document}: {found}"
+        assert said in found[path], f"{document}: {found}"
     assert [store.count(model) for model in (Job, Task, TaskNeed, Deployment, Client)] == [0] * 5
     assert store.rows(Event) == before
 
