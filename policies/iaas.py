@@ -46,7 +46,7 @@ def not_before(view: PoolView, demand_id: int | None) -> tuple[datetime | None, 
     if not failures:
         return None, ""
     last = max(failures, key=lambda failure: failure.at)
-    delay_s = min(BACKOFF_FIRST_S * 2 ** (len(failures) - 1), BACKOFF_MOST_S)
+    delay_s = min(BACKOFF_FIRST_S * 2 ** min(len(failures) - 1, 10), BACKOFF_MOST_S)
     until = last.at + timedelta(seconds=delay_s)
     return (
         until,

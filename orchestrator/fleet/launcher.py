@@ -175,6 +175,12 @@ def _take_one(tx: Tx, launch: Any) -> Order | None:
             reason = "not wanted any more before it began"
             advance(tx, Launch, [Move(launch.id, launch.state, LaunchState.FAILED, reason, {}, links)])
             return None
+        if pool["paused_at"] is not None:
+            reason = f"pool {pool['name']} was paused before it began"
+            advance(tx, Launch, [Move(launch.id, launch.state, LaunchState.FAILED, reason, {}, links)])
+            for node in waiting:
+                leaving.at_once(tx, node.id, "paused", reason)
+            return None
         count = len(waiting)
         values = {"machines": count, "tries": 1}
         reason = f"asking {pool['cloud']} for {count} machine(s)"

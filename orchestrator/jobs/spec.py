@@ -83,7 +83,7 @@ class Retry(Strict):
 class Timeout(Strict):
     """TERM to the process group after `after`, KILL `grace` later."""
 
-    after: Duration
+    after: Annotated[Duration, Field(gt=0)]
     grace: Duration = 10.0
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from queue import SimpleQueue
@@ -19,6 +20,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 from sqlalchemy import Connection, Engine, func, insert, select, text
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.clock import Clock, utc_now
 from orchestrator.model.tables import Event, table
@@ -94,6 +96,10 @@ class Tx:
         )
 
 
+class CommitUnknown(Exception):
+    """Whether the work was committed is not known: it must not simply be repeated."""
+
+
 @dataclass(slots=True)
 class _Piece(Generic[T]):
     work: Callable[[Tx], T]
@@ -157,6 +163,10 @@ class Writer:
     def _commit(self, group: list[_Piece[Any]], tries: int = 1) -> None:
         try:
             answers, tx = self._transact(group)
+        except CommitUnknown as error:
+            for piece in group:
+                piece.future.set_exception(error)
+            return
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to the one who asked
             if len(group) > 1:
                 for piece in group:
@@ -171,7 +181,7 @@ class Writer:
             piece.future.set_result(answer)
 
     def _transact(self, group: list[_Piece[Any]]) -> tuple[list[Any], Tx]:
-        with self._engine.begin() as connection:
+        with self._engine.connect() as connection, _committed(connection):
             tx = Tx(connection, self._clock())
             answers = [piece.work(tx) for piece in group]
             if tx.events:
@@ -188,6 +198,24 @@ class Writer:
                 listener(tx.events, tx.queued)
             except Exception:
                 log.exception("a listener failed; what it would have woken is found at the next look")
+
+
+@contextmanager
+def _committed(connection: Connection) -> Iterator[None]:
+    """A transaction; raises CommitUnknown when its end was asked for and the answer did not come."""
+    transaction = connection.begin()
+    try:
+        yield
+    except BaseException:
+        transaction.rollback()
+        raise
+    try:
+        transaction.commit()
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise CommitUnknown("the database went away while it committed; look before doing it again") from error
+        transaction.rollback()
+        raise
 
 
 def _is_conflict(error: Exception) -> bool:

@@ -115,7 +115,7 @@ def test_a_master_killed_at_any_moment_loses_no_job_and_doubles_no_machine(
     settings: str, tmp_path: Path, marks: Path
 ) -> None:
     sqlite = "database_url" not in settings
-    jobs, restarts, together = (20, 6, 4) if sqlite else (10, 3, 4)
+    jobs, restarts, together = (20, 6, 4) if sqlite else (8, 2, 4)
     moments = random.Random(20)
     job = {
         "client": "acme",

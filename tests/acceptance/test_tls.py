@@ -66,7 +66,7 @@ def test_machines_pin_the_master_s_certificate(tmp_path: Path) -> None:
     }
     with tls_stage(tmp_path) as here:
         director = Director(here)
-        director.pool(lease_s=10)
+        director.pool()
         job_id = director.submit(job)
         until(lambda: director.log(job_id, "quiet") == "begun\n")
         director.kill9()

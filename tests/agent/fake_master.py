@@ -49,6 +49,7 @@ class FakeMaster:
         self.lose: Callable[[Json], bool] = lambda message: False  # act on it, then hang up without an answer
         self.twist: Callable[[Json, Json], Json] = lambda message, answer: answer  # the last word on an answer
         self.take_logs: Callable[[Json, bytearray], int | None] = lambda chunk, have: None  # the offset to answer
+        self.overtaken: Callable[[Json], list[Json]] = lambda message: []  # orders on the reply to an overtaken poll
         self.acknowledges = True
         self.repeats_orders = False
         self.deaf = False
@@ -176,8 +177,9 @@ class FakeMaster:
                 return None
             if self.gone:
                 return 410, {"error": "this node has ended"}
+            mine = me == self._newest
             answer: Json = {
-                "orders": self._undelivered(message)[: max(0, message["free"])] if me == self._newest else [],
+                "orders": self._undelivered(message)[: max(0, message["free"])] if mine else self.overtaken(message),
                 "stop": [{"attempt": attempt, "why": why} for attempt, why in self.stops.items()],
                 "acknowledged": reported if self.acknowledges else [],
                 "logs": [{"attempt": attempt, "offset": offset} for attempt, offset in offsets.items()],

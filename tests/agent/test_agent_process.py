@@ -77,19 +77,19 @@ def test_an_order_on_an_overtaken_poll_comes_again(master: FakeMaster, machine: 
     late = {"attempt": 9, "run": f"echo ran >> {tmp_path}/ran", "env": {}, "timeout_s": None, "grace_s": 1.0}
     carried: list[int] = []
 
-    def twist(message: Json, answer: Json) -> Json:
-        overtaken = message["wait_s"] > 0 and not answer["orders"] and master._newest > carried_from[0] and not carried
-        if overtaken and message["known"] == [1]:
-            carried.append(9)
-            master.orders[9] = late  # from now on it is delivered until it is known
-            return {**answer, "orders": [late]}
-        return answer
+    def overtaken(message: Json) -> list[Json]:
+        if carried:
+            return []
+        carried.append(9)
+        master.order(9, late["run"])  # from now on it is delivered until it is known
+        return [late]
 
-    carried_from = [0]
     master.slots = 2
-    master.twist = twist
-    master.order(1, "sleep 0.3; echo x")
+    master.overtaken = overtaken
+    master.order(1, "while [ ! -e go ]; do sleep 0.02; done; echo x")
     machine.start()
+    until(lambda: machine.state("work/1").exists() and master.syncs[-1]["wait_s"] > 0)
+    (machine.state("work/1") / "go").touch()
     master.result(9)
     master.result(1)
     assert carried == [9]
