@@ -114,6 +114,7 @@ class Writer:
         self._clock = clock
         self._queue: SimpleQueue[_Piece[Any] | None] = SimpleQueue()
         self._listeners: list[Listener] = []
+        self._connection: Connection | None = None
         self._closed = False
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
@@ -158,7 +159,9 @@ class Writer:
             if group := [piece for piece in group if piece.future.set_running_or_notify_cancel()]:
                 self._commit(group)
             if ending:
-                return
+                break
+        if self._connection is not None:
+            self._connection.close()
 
     def _commit(self, group: list[_Piece[Any]], tries: int = 1) -> None:
         try:
@@ -181,7 +184,11 @@ class Writer:
             piece.future.set_result(answer)
 
     def _transact(self, group: list[_Piece[Any]]) -> tuple[list[Any], Tx]:
-        with self._engine.connect() as connection, _committed(connection):
+        # One connection for good: SQLite keeps its pages of the file as long as nobody else writes.
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        connection = self._connection
+        with _committed(connection):
             tx = Tx(connection, self._clock())
             answers = [piece.work(tx) for piece in group]
             if tx.events:
