@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, bindparam, insert, or_, select
+from sqlalchemy import ColumnElement, bindparam, insert, or_, select
 
 from orchestrator.model.states import AttemptState, JobState, NodeState, TaskState
 from orchestrator.model.tables import Attempt, Job, Node, Task, table
 from orchestrator.store.doors import Move, advance
+from orchestrator.store.prepared import Prepared
 from orchestrator.store.writer import Tx
 
 jobs, tasks, attempts, nodes = (table(m) for m in (Job, Task, Attempt, Node))
@@ -27,18 +28,18 @@ _claimable = (
     tasks.c.id, tasks.c.job_id, tasks.c.name, tasks.c.spec, tasks.c.attempts, tasks.c.token,
     jobs.c.params, jobs.c.state.label("job_state"), jobs.c.name.label("job_name"),
 )  # fmt: skip
-_insert_attempts = insert(attempts).returning(attempts.c.id, sort_by_parameter_order=True)
-
-# Statements of the hot path are built once: SQLAlchemy compiles them once, and a call costs only its parameters.
-_holder = (
+_insert_attempt = Prepared(
+    insert(attempts).returning(attempts.c.id), ("task_id", "node_id", "number", "state", "log_size", "claimed_at")
+)
+_holder = Prepared(
     select(nodes.c.id, nodes.c.pool_id, nodes.c.token, nodes.c.slots, nodes.c.state)
     .where(nodes.c.id == bindparam("node_id"))
     .with_for_update(read=True)
 )
 
 
-def _claim(token_rule: ColumnElement[bool]) -> Select[Any]:
-    return (
+def _claim(token_rule: ColumnElement[bool]) -> Prepared:
+    return Prepared(
         select(*_claimable)
         .join(jobs, jobs.c.id == tasks.c.job_id)
         .where(
@@ -82,7 +83,8 @@ class Holder:
 
 def holder(tx: Tx, node_id: int) -> Holder:
     """The node's row, locked against a drain until this transaction ends."""
-    return Holder(*tx.connection.execute(_holder, {"node_id": node_id}).one())
+    [row] = _holder.rows(tx.connection, {"node_id": node_id})
+    return Holder(*row)
 
 
 def claim(tx: Tx, node: Holder, wanted: int) -> list[dict[str, Any]]:
@@ -91,9 +93,9 @@ def claim(tx: Tx, node: Holder, wanted: int) -> list[dict[str, Any]]:
         return []
     parameters = {"pool_id": node.pool_id, "now": tx.now, "wanted": wanted}
     if node.token is None:
-        chosen = tx.connection.execute(_claim_unprotected, parameters).all()
+        chosen = _claim_unprotected.rows(tx.connection, parameters)
     else:
-        chosen = tx.connection.execute(_claim_by_token, parameters | {"token": node.token}).all()
+        chosen = _claim_by_token.rows(tx.connection, parameters | {"token": node.token})
     if not chosen:
         return []
     rows = [
@@ -101,7 +103,7 @@ def claim(tx: Tx, node: Holder, wanted: int) -> list[dict[str, Any]]:
          "state": AttemptState.RUNNING, "log_size": 0, "claimed_at": tx.now}
         for task in chosen
     ]  # fmt: skip
-    attempt_ids = tx.connection.execute(_insert_attempts, rows).scalars().all()
+    attempt_ids = [row.id for row in _insert_attempt.each(tx.connection, rows)]
     _tell_claimed(tx, node, chosen, attempt_ids)
     return [order(node, task, attempt_id, task.attempts + 1) for task, attempt_id in zip(chosen, attempt_ids, strict=True)]
 
@@ -112,7 +114,7 @@ def orders_for(tx: Tx, node: Holder, attempt_ids: Sequence[int]) -> list[dict[st
     return [order(node, row, row.attempt_id, row.number) for row in rows]
 
 
-def order(node: Holder, task: Row[Any], attempt_id: int, number: int) -> dict[str, Any]:
+def order(node: Holder, task: Any, attempt_id: int, number: int) -> dict[str, Any]:
     """What the agent is told of one attempt. Parameters and the task's own variables become its environment."""
     env = {**task.params, **task.spec.get("env", {})}
     env |= {
@@ -135,7 +137,7 @@ def order(node: Holder, task: Row[Any], attempt_id: int, number: int) -> dict[st
     }
 
 
-def _tell_claimed(tx: Tx, node: Holder, chosen: Sequence[Row[Any]], attempt_ids: Sequence[int]) -> None:
+def _tell_claimed(tx: Tx, node: Holder, chosen: Sequence[Any], attempt_ids: Sequence[int]) -> None:
     moves = []
     for task, attempt_id in zip(chosen, attempt_ids, strict=True):
         links = {"job_id": task.job_id, "task_id": task.id, "attempt_id": attempt_id, "node_id": node.id}

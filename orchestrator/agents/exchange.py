@@ -19,11 +19,12 @@ from orchestrator.fleet import leaving
 from orchestrator.jobs.outcomes import Outcome
 from orchestrator.model.states import AttemptState, NodeState
 from orchestrator.model.tables import Attempt, Job, Task, table
+from orchestrator.store.prepared import Prepared
 from orchestrator.store.writer import Tx
 
 jobs, tasks, attempts = (table(m) for m in (Job, Task, Attempt))
 
-_live = (
+_live = Prepared(
     select(attempts.c.id, jobs.c.cancel_requested_at)
     .join(tasks, tasks.c.id == attempts.c.task_id)
     .join(jobs, jobs.c.id == tasks.c.job_id)
@@ -116,7 +117,7 @@ def exchange(tx: Tx, node_id: int, message: SyncMessage) -> Answer:
 
 def _compare(tx: Tx, node: Holder, message: SyncMessage, reported: set[int], answer: Answer) -> None:
     """The node's live attempts against what its agent holds: deliver again, stop, and claim into what is free."""
-    live = dict(tx.connection.execute(_live, {"node_id": node.id}).tuples().all())
+    live = dict(_live.rows(tx.connection, {"node_id": node.id}))
     known = set(message.known) - reported
     answer.stop |= dict.fromkeys(known - live.keys(), "fenced")
     answer.stop |= {id_: "cancelled" for id_, asked in live.items() if asked is not None}

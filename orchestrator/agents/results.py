@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, bindparam, select
+from sqlalchemy import bindparam, select
 
 from orchestrator.jobs import progress
 from orchestrator.jobs.outcomes import INFRASTRUCTURE, Outcome, judge
 from orchestrator.model.states import AttemptState, TaskState
 from orchestrator.model.tables import Attempt, Job, Task, table
 from orchestrator.store.doors import Move, advance
+from orchestrator.store.prepared import Prepared
 from orchestrator.store.writer import Tx
 
 jobs, tasks, attempts = (table(m) for m in (Job, Task, Attempt))
@@ -29,8 +30,10 @@ _with_tasks = (
     .join(jobs, jobs.c.id == tasks.c.job_id)
     .with_for_update(of=attempts)
 )  # fmt: skip
-_reported = _with_tasks.where(attempts.c.id.in_(bindparam("ids", expanding=True)))
-_running_on = _with_tasks.where(attempts.c.node_id == bindparam("node_id"), attempts.c.state == AttemptState.RUNNING)
+_reported = Prepared(_with_tasks.where(attempts.c.id == bindparam("attempt_id")))
+_running_on = Prepared(
+    _with_tasks.where(attempts.c.node_id == bindparam("node_id"), attempts.c.state == AttemptState.RUNNING)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ def accept(tx: Tx, node_id: int, results: Sequence[Result]) -> None:
     A result that was taken before is passed over in silence: the agent repeats until it is acknowledged.
     """
     by_attempt = {result.attempt: result for result in results}
-    rows = tx.connection.execute(_reported, {"ids": list(by_attempt)}).all()
+    rows = _reported.each(tx.connection, [{"attempt_id": attempt_id} for attempt_id in sorted(by_attempt)])
     live = [row for row in rows if row.node_id == node_id and row.attempt_state == AttemptState.RUNNING]
     end_attempts(tx, [(row, by_attempt[row.attempt_id]) for row in live])
     for row in rows:
@@ -64,12 +67,12 @@ def accept(tx: Tx, node_id: int, results: Sequence[Result]) -> None:
 
 def lose_attempts(tx: Tx, node_id: int, why: str) -> int:
     """The node is gone or silent: its live attempts are lost, their tasks queued again. Returns how many."""
-    rows = tx.connection.execute(_running_on, {"node_id": node_id}).all()
+    rows = _running_on.rows(tx.connection, {"node_id": node_id})
     end_attempts(tx, [(row, Result(row.attempt_id, Outcome("lost", detail=why))) for row in rows])
     return len(rows)
 
 
-def end_attempts(tx: Tx, ends: Sequence[tuple[Row[Any], Result]]) -> None:
+def end_attempts(tx: Tx, ends: Sequence[tuple[Any, Result]]) -> None:
     """Move live attempts and their tasks on by what `judge` says, and follow their jobs' graphs."""
     if not ends:
         return
@@ -113,7 +116,7 @@ def end_attempts(tx: Tx, ends: Sequence[tuple[Row[Any], Result]]) -> None:
         progress.settle(tx, settled)
 
 
-def _store_late(tx: Tx, row: Row[Any], result: Result) -> None:
+def _store_late(tx: Tx, row: Any, result: Result) -> None:
     outcome = result.outcome
     reason = (
         f"came after the attempt was given up: {outcome.kind} {outcome.exit_code if outcome.exit_code is not None else ''}"

@@ -16,14 +16,15 @@ from sqlalchemy import ColumnElement, Row, bindparam, func, insert, select, upda
 from orchestrator.model.states import JOB_OPEN, JobState, TaskState
 from orchestrator.model.tables import Deployment, Job, Task, TaskNeed, table
 from orchestrator.store.doors import Move, advance
+from orchestrator.store.prepared import Prepared
 from orchestrator.store.writer import Tx
 
 jobs, tasks, needs, deployments = (table(m) for m in (Job, Task, TaskNeed, Deployment))
 CHUNK = 500  # ids in one IN (…)
 
-_counted_down = (
+_counted_down = Prepared(
     update(jobs)
-    .where(jobs.c.id.in_(bindparam("ids", expanding=True)))
+    .where(jobs.c.id == bindparam("_id"))
     .values(open_tasks=jobs.c.open_tasks - bindparam("by"))
     .returning(
         jobs.c.id, jobs.c.state, jobs.c.tasks, jobs.c.open_tasks,
@@ -228,19 +229,14 @@ def _was(state: TaskState) -> str:
 
 
 def _count_down(tx: Tx, ended: Sequence[Ended]) -> None:
-    by_count: dict[int, list[int]] = defaultdict(list)
-    for job_id, count in Counter(task.job_id for task in ended).items():
-        by_count[count].append(job_id)
-    finished: list[Row[Any]] = []
-    for count, job_ids in by_count.items():
-        for ids in _chunks(job_ids):
-            rows = tx.connection.execute(_counted_down, {"by": count, "ids": ids}).all()
-            finished += [row for row in rows if row.open_tasks == 0 and row.state in JOB_OPEN]
+    counts = Counter(task.job_id for task in ended)
+    rows = _counted_down.each(tx.connection, [{"_id": id_, "by": count} for id_, count in sorted(counts.items())])
+    finished = [row for row in rows if row.open_tasks == 0 and row.state in JOB_OPEN]
     if finished:
         _finish_jobs(tx, finished, {task.job_id: task for task in ended})
 
 
-def _finish_jobs(tx: Tx, finished: Sequence[Row[Any]], last: Mapping[int, Ended]) -> None:
+def _finish_jobs(tx: Tx, finished: Sequence[Any], last: Mapping[int, Ended]) -> None:
     moves = []
     for job in finished:
         states = {last[job.id].state: 1} if job.tasks == 1 else _task_states(tx, job.id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,21 @@ from orchestrator.jobs import progress
 from orchestrator.jobs.spec import SIZES, Infrastructure, JobSpec, SpecError, TaskSpec
 from orchestrator.model.states import JobState, TaskState
 from orchestrator.model.tables import Client, Job, Pool, Task, TaskNeed, table
+from orchestrator.store.prepared import Prepared
 from orchestrator.store.writer import Tx
 
 jobs, tasks, needs, pools, clients = (table(m) for m in (Job, Task, TaskNeed, Pool, Client))
-_insert_tasks = insert(tasks).returning(tasks.c.id, sort_by_parameter_order=True)
-_insert_job = insert(jobs).returning(jobs.c.id)
-_client_by_name = select(clients.c.id).where(clients.c.name == bindparam("name"))
+_insert_task = Prepared(
+    insert(tasks).returning(tasks.c.id),
+    ("job_id", "name", "kind", "spec", "token", "pool_id", "priority", "state", "reason", "waiting_on", "queued_at",
+     "attempts", "job_failures", "infrastructure_failures"),
+)  # fmt: skip
+_insert_job = Prepared(
+    insert(jobs).returning(jobs.c.id),
+    ("name", "client_id", "spec", "operation", "params", "priority", "state", "reason", "tasks", "open_tasks",
+     "idempotency_key", "submitted_by", "submitted_at"),
+)  # fmt: skip
+_client_by_name = Prepared(select(clients.c.id).where(clients.c.name == bindparam("name")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +91,8 @@ def _check_against_pools(spec: JobSpec, known: Mapping[str, Mapping[str, Any]]) 
 
 
 def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None) -> int:
-    job_id: int = tx.connection.execute(
-        _insert_job,
+    [row] = _insert_job.rows(
+        tx.connection,
         {
             "name": spec.name,
             "client_id": _client_id(tx, spec.client),
@@ -99,7 +108,8 @@ def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None) -
             "submitted_by": actor,
             "submitted_at": tx.now,
         },
-    ).scalar_one()
+    )
+    job_id: int = row.id
     if token := spec.asked().token:
         tx.connection.execute(
             jobs.update().where(jobs.c.id == job_id).values(token=scoped_token(spec.client, token, job_id))
@@ -108,9 +118,8 @@ def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None) -
 
 
 def _client_id(tx: Tx, name: str) -> int:
-    found = tx.connection.execute(_client_by_name, {"name": name}).scalar()
-    if found is not None:
-        return int(found)
+    if found := _client_by_name.rows(tx.connection, {"name": name}):
+        return int(found[0].id)
     return int(
         tx.connection.execute(insert(clients).values(name=name, created_at=tx.now).returning(clients.c.id)).scalar_one()
     )
@@ -133,10 +142,13 @@ def _store_tasks(tx: Tx, spec: JobSpec, job_id: int, known: Mapping[str, Mapping
             "reason": "submitted",
             "waiting_on": len(set(task.needs)),
             "queued_at": None if task.needs else tx.now,
+            "attempts": 0,
+            "job_failures": 0,
+            "infrastructure_failures": 0,
         }
         for task, target in zip(spec.tasks, targets, strict=True)
     ]
-    ids: Sequence[int] = tx.connection.execute(_insert_tasks, rows).scalars().all()
+    ids = [row.id for row in _insert_task.each(tx.connection, rows)]
     by_name = {task.name: id_ for task, id_ in zip(spec.tasks, ids, strict=True)}
     edges = [
         {"task_id": id_, "needs_id": by_name[need]}

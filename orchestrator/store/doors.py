@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Update, bindparam, update
+from sqlalchemy import bindparam, update
 from sqlmodel import SQLModel
 
 from orchestrator.model.states import ATTEMPT_STEPS, JOB_STEPS, LAUNCH_STEPS, NODE_STEPS, TASK_STEPS, Steps
 from orchestrator.model.tables import Attempt, Job, Launch, Node, Task, table
+from orchestrator.store.prepared import Prepared
 from orchestrator.store.writer import Conflict, Tx
 
 STEPS: dict[type[SQLModel], Steps] = {
@@ -65,7 +66,7 @@ def advance(tx: Tx, model: type[SQLModel], moves: Sequence[Move]) -> None:
         row = {"_id": move.id, "_from": move.from_state, "state": move.to, "reason": move.reason, **move.values}
         groups[tuple(sorted(row))].append(row)
     for columns, rows in groups.items():
-        changed = tx.connection.execute(_update(model, columns), rows).rowcount
+        changed = _update(model, columns).many(tx.connection, rows)
         if changed != len(rows):
             ids = [row["_id"] for row in rows]
             raise StateConflict(f"{model.__name__} {ids}: {len(rows) - changed} of {len(rows)} had moved on")
@@ -84,7 +85,8 @@ def advance(tx: Tx, model: type[SQLModel], moves: Sequence[Move]) -> None:
 
 
 @lru_cache(maxsize=256)
-def _update(model: type[SQLModel], columns: tuple[str, ...]) -> Update:
+def _update(model: type[SQLModel], columns: tuple[str, ...]) -> Prepared:
     rows = table(model)
     guard = (rows.c.id == bindparam("_id"), rows.c.state == bindparam("_from"))
-    return update(rows).where(*guard).values({name: bindparam(name) for name in columns if not name.startswith("_")})
+    values: dict[str, Any] = {name: bindparam(name) for name in columns if not name.startswith("_")}
+    return Prepared(update(rows).where(*guard).values(values))

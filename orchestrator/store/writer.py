@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from queue import SimpleQueue
@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.clock import Clock, utc_now
 from orchestrator.model.tables import Event, table
+from orchestrator.store.prepared import Prepared
 
 T = TypeVar("T")
 EventRow = dict[str, Any]
@@ -35,8 +36,8 @@ TRIES = 4
 _CONFLICTS = frozenset({"40001", "40P01", "23505"})  # PostgreSQL: serialization failure, deadlock, unique violation
 
 log = structlog.get_logger(__name__)
-_insert_events = insert(table(Event))
-_last_event = select(func.coalesce(func.max(table(Event).c.id), 0))
+_insert_event = Prepared(insert(table(Event)), [column.name for column in table(Event).c])
+_last_event = Prepared(select(func.coalesce(func.max(table(Event).c.id), 0).label("id")))
 _next_events = text("SELECT nextval('event_id_seq') FROM generate_series(1, :count)")
 
 
@@ -188,14 +189,27 @@ class Writer:
         if self._connection is None:
             self._connection = self._engine.connect()
         connection = self._connection
-        with _committed(connection):
+        with self._kept(), _committed(connection):
             tx = Tx(connection, self._clock())
             answers = [piece.work(tx) for piece in group]
             if tx.events:
                 for row, id_ in zip(tx.events, _event_ids(connection, len(tx.events)), strict=True):
                     row["id"] = id_
-                connection.execute(_insert_events, tx.events)
+                _insert_event.many(connection, tx.events)
         return answers, tx
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Keep the connection only while it is surely sound: after an error of the database the next gets another."""
+        try:
+            yield
+        except Exception as error:
+            broken, self._connection = self._connection, None
+            if broken is not None:
+                if _is_disconnect(error):
+                    broken.invalidate()
+                broken.close()
+            raise
 
     def _publish(self, tx: Tx) -> None:
         if not tx.events and not tx.queued:
@@ -214,7 +228,8 @@ def _committed(connection: Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        transaction.rollback()
+        with suppress(DBAPIError):  # on a broken line there is nothing left to roll back
+            transaction.rollback()
         raise
     try:
         transaction.commit()
@@ -225,13 +240,19 @@ def _committed(connection: Connection) -> Iterator[None]:
         raise
 
 
+def _is_disconnect(error: Exception) -> bool:
+    """Not a refusal by the database (those have a state) nor one of ours: the line itself may be broken."""
+    return isinstance(error, CommitUnknown) or type(error).__name__ == "OperationalError"
+
+
 def _is_conflict(error: Exception) -> bool:
-    return isinstance(error, Conflict) or getattr(getattr(error, "orig", None), "sqlstate", None) in _CONFLICTS
+    # SQLAlchemy wraps the driver's error; statements on the driver's own cursor raise it bare.
+    return isinstance(error, Conflict) or getattr(getattr(error, "orig", error), "sqlstate", None) in _CONFLICTS
 
 
 def _event_ids(connection: Connection, count: int) -> Sequence[int]:
     """Ids for events, taken first: inserting them and asking for their ids costs three times as much."""
     if connection.dialect.name == "sqlite":  # this transaction has the database to itself
-        last = connection.execute(_last_event).scalar_one()
+        last = _last_event.rows(connection, {})[0].id
         return range(last + 1, last + 1 + count)
     return connection.execute(_next_events, {"count": count}).scalars().all()
