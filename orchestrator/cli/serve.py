@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ def run(settings: Settings) -> None:
     """Serve until a signal. Raises StoreInUse, SchemaTooNew."""
     configure_logs()
     sys.setswitchinterval(SWITCH_S)
+    gc.freeze()  # what was imported stays: no collection need walk it again
     master = Master(settings)
     token = admin_token(master)
     app = build(master)
