@@ -63,7 +63,13 @@ class Master:
         self.waiters = Waiters()
         self.stream = EventStream()
         self.agents = AgentEndpoints(
-            self.writer, self.sessions, self.waiters, self.logs, clock, key=self.key, installation=self.installation
+            self.writer,
+            self.sessions,
+            self.waiters,
+            self.logs,
+            clock,
+            key=self.key,
+            installation=self.installation,
         )
         self._ca_pin = certificate_pin(settings)
         self._listening_since = clock()
@@ -95,6 +101,7 @@ class Master:
         """Begin to work. Call it on the event loop."""
         self._event_loop = asyncio.get_running_loop()
         self.writer.listen(self._committed)
+        self.writer.finish(lambda tx: self.agents.handover.at_end(tx, self._event_loop))
         for loop in self._loops:
             loop.start()
         log.info("master started", installation=self.installation, url=self.settings.url, database=self.engine.dialect.name)

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from orchestrator.agents.exchange import Answer, LogChunk, SyncMessage, exchange
+from orchestrator.agents.handover import Handover
 from orchestrator.agents.logs import LogStore
 from orchestrator.agents.package import agent_package
 from orchestrator.agents.sessions import Session, Sessions
@@ -56,6 +57,7 @@ class AgentEndpoints:
         self._writer = writer
         self._sessions = sessions
         self._waiters = waiters
+        self.handover = Handover(waiters)
         self._logs = logs
         self._clock = clock
         self._key = key
@@ -125,9 +127,14 @@ class AgentEndpoints:
                 left_s = deadline - loop.time()
                 if not waits or answer.is_news(message) or left_s <= 0:
                     return answer
-                if not await waiter.wait(left_s):
+                self.handover.offer(waiter, message)
+                outcome = await waiter.wait(left_s)
+                if not isinstance(outcome, bool):
+                    return outcome
+                if not outcome:
                     return Answer()
             finally:
+                self.handover.withdraw(waiter)
                 self._waiters.leave(waiter)
 
     async def _store_logs(self, session: Session, chunks: list[LogChunk]) -> dict[int, int]:

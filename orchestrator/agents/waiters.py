@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from orchestrator.agents.exchange import Answer
 from orchestrator.store.writer import Queued
 
 
@@ -20,12 +21,18 @@ class Waiter:
     token: str | None
     pool_id: int
     wants_tasks: bool
-    woken: asyncio.Future[bool]
+    woken: asyncio.Future[bool | Answer]
 
-    async def wait(self, timeout_s: float) -> bool:
-        """True: look again; False: a newer call has taken this one's place. True also when the time is over."""
+    async def wait(self, timeout_s: float) -> bool | Answer:
+        """True: look again; False: a newer call has taken this one's place; or the answer, handed over.
+
+        True also when the time is over."""
         done, _ = await asyncio.wait({self.woken}, timeout=timeout_s)
         return self.woken.result() if done else True
+
+    def end(self, outcome: bool | Answer) -> None:
+        if not self.woken.done():
+            self.woken.set_result(outcome)
 
 
 class Waiters:
@@ -39,7 +46,7 @@ class Waiters:
         """Begin to listen, *before* looking for work: what is committed in between is not missed."""
         if (older := self._by_node.get(node_id)) is not None:
             self.leave(older)
-            _set(older, again=False)
+            older.end(False)
         waiter = Waiter(node_id, token, pool_id, wants_tasks, asyncio.get_running_loop().create_future())
         self._by_node[node_id] = waiter
         if wants_tasks:
@@ -63,7 +70,7 @@ class Waiters:
                     break
                 if pool_id in (None, waiter.pool_id):
                     self.leave(waiter)
-                    _set(waiter, again=True)
+                    waiter.end(True)
                     count -= 1
 
     def wake_nodes(self, node_ids: Collection[int] | None = None) -> None:
@@ -75,9 +82,4 @@ class Waiters:
         )
         for waiter in chosen:
             self.leave(waiter)
-            _set(waiter, again=True)
-
-
-def _set(waiter: Waiter, *, again: bool) -> None:
-    if not waiter.woken.done():
-        waiter.woken.set_result(again)
+            waiter.end(True)

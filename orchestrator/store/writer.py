@@ -101,6 +101,10 @@ class CommitUnknown(Exception):
     """Whether the work was committed is not known: it must not simply be repeated."""
 
 
+Finisher = Callable[[Tx], Callable[[bool], None] | None]
+"""Adds to a transaction at its end; what it returns is called with whether it was committed."""
+
+
 @dataclass(slots=True)
 class _Piece(Generic[T]):
     work: Callable[[Tx], T]
@@ -115,6 +119,7 @@ class Writer:
         self._clock = clock
         self._queue: SimpleQueue[_Piece[Any] | None] = SimpleQueue()
         self._listeners: list[Listener] = []
+        self._finish: Finisher = lambda _: None
         self._connection: Connection | None = None
         self._closed = False
         self._closing = threading.Lock()
@@ -124,6 +129,10 @@ class Writer:
     def listen(self, listener: Listener) -> None:
         """Call `listener` with the events of every commit, on the writer's thread: it must not wait."""
         self._listeners.append(listener)
+
+    def finish(self, finisher: Finisher) -> None:
+        """Let `finisher` add to every transaction in which tasks became ready, before it is committed."""
+        self._finish = finisher
 
     def submit(self, work: Callable[[Tx], T]) -> Future[T]:
         """Raises RuntimeError after `close`: nobody would ever answer."""
@@ -189,13 +198,21 @@ class Writer:
         if self._connection is None:
             self._connection = self._engine.connect()
         connection = self._connection
-        with self._kept(), _committed(connection):
-            tx = Tx(connection, self._clock())
-            answers = [piece.work(tx) for piece in group]
-            if tx.events:
-                for row, id_ in zip(tx.events, _event_ids(connection, len(tx.events)), strict=True):
-                    row["id"] = id_
-                _insert_event.many(connection, tx.events)
+        ended: Callable[[bool], None] | None = None
+        committed = False
+        try:
+            with self._kept(), _committed(connection):
+                tx = Tx(connection, self._clock())
+                answers = [piece.work(tx) for piece in group]
+                ended = self._finish(tx) if tx.queued else None
+                if tx.events:
+                    for row, id_ in zip(tx.events, _event_ids(connection, len(tx.events)), strict=True):
+                        row["id"] = id_
+                    _insert_event.many(connection, tx.events)
+            committed = True
+        finally:
+            if ended is not None:
+                ended(committed)
         return answers, tx
 
     @contextmanager
