@@ -82,8 +82,8 @@ def _after_job_failure(outcome: Outcome, retry: Mapping[str, Any], failures: int
         reason = f"{what}; {why_not}" if why_not else what
         return Verdict(ended, TaskState.FAILED, reason, job_failures=1)
     delay_s = min(retry.get("delay", 0.0) * retry.get("backoff", 1.0) ** (failures - 1), LONGEST_DELAY_S)
-    run_after = now + timedelta(seconds=delay_s) if delay_s else None
-    reason = f"{what}; attempt {failures + 1} of {attempts} {f'in {delay_s:g} s' if delay_s else 'at once'}"
+    run_after = now + timedelta(seconds=delay_s) if delay_s >= 0.001 else None
+    reason = f"{what}; attempt {failures + 1} of {attempts} {f'in {delay_s:g} s' if run_after else 'at once'}"
     return Verdict(ended, TaskState.QUEUED, reason, run_after=run_after, job_failures=1)
 
 
