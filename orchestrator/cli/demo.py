@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -28,4 +29,6 @@ def demo(
             f"error: the local cloud is not installed ({error}); pip install 'elastic-orchestrator[local]'", err=True
         )
         raise typer.Exit(2) from error
+    for end in (signal.SIGINT, signal.SIGTERM):  # a service manager's end is as orderly as Ctrl-C
+        signal.signal(end, signal.default_int_handler)
     raise typer.Exit(run.keep(data_dir, port) if keep else run.demo(as_json=output is Output.JSON))
