@@ -12,17 +12,19 @@ help: ## show this list
 
 setup: $(STAMP) ## make .venv with the orchestrator command in it
 
-# uv makes the set-up four times faster; where it cannot be had, pip does the same work from the same locked hashes.
+# uv makes the set-up four times faster; where it cannot do it, pip does the same work from the same locked hashes.
+export UV_SYSTEM_CERTS := 1
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	@if $(BIN)/python -m pip install --quiet uv; then \
+	@{ $(BIN)/python -m pip install --quiet uv && \
 	  VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock && \
 	  VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps --editable .; \
-	else \
+	} || { \
+	  echo "uv cannot do it here; pip goes on" && \
 	  $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock && \
 	  $(BIN)/python -m pip install --quiet --no-deps --editable .; \
-	fi
+	}
 	@touch $@
 
 demo: setup ## the main job on a local cloud, in under two minutes: machines come, work and go
@@ -55,7 +57,7 @@ lock: ## pin every dependency by hash (no host is named)
 	  --python-version 3.11 pyproject.toml -o requirements.lock
 
 wheel: setup ## build the wheel into dist/
-	$(BIN)/uv build --wheel --out-dir dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean: ## remove the environment and what was built
 	rm -rf $(VENV) dist build *.egg-info

@@ -158,7 +158,7 @@ class Master:
             elif subject == "node" and to == NodeState.TERMINATING:
                 self._reap.wake()
                 leaving.add(event["subject_id"])
-            elif subject == "node" and to == NodeState.DRAINING:
+            elif subject == "node" and to in (NodeState.DRAINING, NodeState.TERMINATED):  # it is told, and ends itself
                 leaving.add(event["subject_id"])
             elif subject == "job" and event["reason"] == "cancel requested":
                 self._event_loop.call_soon_threadsafe(self.waiters.wake_nodes)
