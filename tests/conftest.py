@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ from orchestrator.model.tables import Event, Job, Launch, Node, Pool, Task, tabl
 from orchestrator.store.engine import open_engine
 from orchestrator.store.migrate import upgrade
 from orchestrator.store.writer import Tx, Writer
+
+# A runner in the background ignores Ctrl-C, and everything it starts would: here it is tested.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 T = TypeVar("T")
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
