@@ -235,7 +235,8 @@ class Worker:
         if self._running:
             now = time.monotonic()
             ends = [running.deadline - now for running in self._running.values() if running.deadline is not None]
-            pause_s = min([LOG_LOOK_S, self._gather_s() if self._gather_s() > 0 else LOG_LOOK_S, *ends])
+            gather_s = self._gather_s()
+            pause_s = min([LOG_LOOK_S, gather_s if gather_s > 0 else LOG_LOOK_S, *ends])
         elif self._uplink.idle:
             pause_s = 5.0
         return max(0.0, min(pause_s, self._uplink.pause_s()))

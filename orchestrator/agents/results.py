@@ -24,7 +24,7 @@ _with_tasks = (
         attempts.c.id.label("attempt_id"), attempts.c.node_id, attempts.c.state.label("attempt_state"),
         tasks.c.id, tasks.c.job_id, tasks.c.spec, tasks.c.token, tasks.c.pool_id, tasks.c.queued_at,
         tasks.c.job_failures, tasks.c.infrastructure_failures,
-        jobs.c.cancel_requested_at, jobs.c.tasks.label("job_tasks"), jobs.c.state.label("job_state"),
+        jobs.c.cancel_requested_at, jobs.c.tasks.label("job_tasks"),
     )
     .join(tasks, tasks.c.id == attempts.c.task_id)
     .join(jobs, jobs.c.id == tasks.c.job_id)

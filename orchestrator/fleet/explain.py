@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from orchestrator.fleet import planner
-from orchestrator.fleet.planner import Bounds
 from orchestrator.fleet.view import pool_view
 from orchestrator.model.states import JOB_OPEN, NODE_LIVE, AttemptState, NodeState, TaskState
 from orchestrator.model.tables import Attempt, Deployment, Event, Job, Node, Pool, Task, TaskNeed, table
@@ -86,7 +85,7 @@ def explain_pool(connection: Connection, pool_id: int, now: datetime) -> Explana
     view = pool_view(connection, pool, now)
     decision = planner.decide(view, pool)
     told = [f"{len(view.nodes)} node(s) of at most {pool['max_nodes']}, at least {pool['min_nodes']} without a token."]
-    if held := Bounds.of(pool).held:
+    if held := planner.Bounds.of(pool).held:
         told.append(f"{held[0].upper()}{held[1:]}.")
     told += [
         f"{demand.owner} asks for {demand.count} with token {demand.token} since {_at(demand.since)}."

@@ -18,6 +18,7 @@ from sqlalchemy import func, select, update
 from orchestrator.clouds import Clouds
 from orchestrator.fleet import leaving
 from orchestrator.fleet.bootstrap import UserDataTooLarge
+from orchestrator.fleet.pools import OURS
 from orchestrator.model.states import LAUNCH_OPEN, LaunchState, NodeState
 from orchestrator.model.tables import Launch, Node, Pool, table
 from orchestrator.store.doors import Move, advance
@@ -151,7 +152,7 @@ class Launcher:
         }
         if order.count == 1:  # machines of one call share their tags; a larger launch tells its nodes by their order
             tags[TAG_NODE] = str(order.node_ids[0])
-        template = {k: v for k, v in order.pool["launch"].items() if k not in ("image", "instance_type", "sizes", "agent")}
+        template = {k: v for k, v in order.pool["launch"].items() if k not in OURS}
         return LaunchRequest(
             launch_id=self.token(order.id),
             count=order.count,

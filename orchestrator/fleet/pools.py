@@ -15,6 +15,7 @@ from orchestrator.store.writer import Tx
 from providers.base import Misconfigured, Provider
 
 pools, nodes, tasks = table(Pool), table(Node), table(Task)
+# The keys of a launch template that are the master's own; all others are for the cloud's provider.
 OURS = {"image": str, "instance_type": str, "agent": str, "sizes": dict}
 
 
