@@ -1,15 +1,23 @@
-"""The configured cloud accounts, by name. A provider's SDK is imported when its first cloud is used."""
+"""The configured cloud accounts, by name. A provider is found by its entry point; its SDK is imported when its first cloud
+is used."""
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ConfigDict, ValidationError, create_model
 
 from providers.base import Misconfigured, Provider
 
 if TYPE_CHECKING:
     from orchestrator.settings import CloudSettings
+
+GROUP = "elastic_orchestrator.providers"
+Maker = Callable[..., Provider]
 
 
 class UnknownCloud(Misconfigured):
@@ -29,7 +37,7 @@ class Clouds:
         return sorted(self._settings)
 
     def get(self, name: str) -> Provider:
-        """The provider of this cloud. Raises UnknownCloud with the names there are."""
+        """The provider of this cloud. Raises UnknownCloud with the names there are, Misconfigured for wrong options."""
         with self._lock:
             if name not in self._providers:
                 settings = self._settings.get(name)
@@ -38,15 +46,37 @@ class Clouds:
                     raise UnknownCloud(
                         f"no cloud is named {name!r} in the settings; add [clouds.{name}] (there are: {known})"
                     )
-                self._providers[name] = _MAKERS[settings.provider](settings, self._installation)
+                maker = _maker(name, settings.provider)
+                options = _checked(name, maker, settings.options)
+                self._providers[name] = maker(installation=self._installation, **options)
             return self._providers[name]
 
 
-def _ec2(settings: CloudSettings, installation: str) -> Provider:
-    from providers.ec2 import Ec2Provider
+def _maker(cloud: str, provider: str) -> Maker:
+    """What makes this provider: its entry point, ours and strangers' alike."""
+    found = entry_points(group=GROUP)
+    for point in found:
+        if point.name == provider:
+            maker: Maker = point.load()
+            return maker
+    known = ", ".join(sorted({point.name for point in found})) or "none"
+    raise Misconfigured(f"clouds.{cloud}.provider is {provider!r}, which is not installed; there are: {known}")
 
-    options: dict[str, Any] = settings.model_dump(exclude={"provider"}, exclude_none=True)
-    return Ec2Provider(installation=installation, **options)
 
-
-_MAKERS: dict[str, Callable[[CloudSettings, str], Provider]] = {"ec2": _ec2}
+def _checked(cloud: str, maker: Maker, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by the names and types of the maker's signature. Raises Misconfigured naming the option."""
+    parameters = inspect.signature(maker, eval_str=True).parameters
+    wanted = {name: parameter for name, parameter in parameters.items() if name != "installation"}
+    fields: dict[str, Any] = {
+        name: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in wanted.items()
+    }
+    model = create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
+    try:
+        checked = model(**options)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        known = ", ".join(sorted(wanted))
+        told = "is not an option of this provider" if first["type"] == "extra_forbidden" else first["msg"]
+        raise Misconfigured(f"clouds.{cloud}.{first['loc'][0]}: {told}; its options are {known}") from error
+    return {name: getattr(checked, name) for name in options}

@@ -6,7 +6,7 @@ Cloud credentials stay where the SDKs look for them (profiles, environment, inst
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -15,16 +15,15 @@ CONFIG_FILE = "orchestrator.toml"
 
 
 class CloudSettings(BaseModel):
-    """One cloud account. `profile` is a profile of the SDK's own files; keys here are for the local cloud only."""
+    """One cloud account: its provider by name, and that provider's own options, which it checks itself."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="allow")
 
-    provider: Literal["ec2"] = "ec2"
-    region: str = "us-east-1"
-    profile: str | None = None
-    endpoint_url: str | None = None
-    access_key_id: str | None = None
-    secret_access_key: str | None = None
+    provider: str = "ec2"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
 
 
 class Settings(BaseSettings):

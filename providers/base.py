@@ -1,4 +1,4 @@
-"""The contract every cloud keeps: six verbs, a few values, and errors named by what the caller does next.
+"""The contract every cloud keeps: a few verbs, a few values, and errors named by what the caller does next.
 
 A provider is synchronous and thread-safe, keeps no state of its own that matters after a crash, and translates its
 SDK's error *codes* (never prose) into the tree below. `tests/contract` proves one; it is finished when that passes.
@@ -46,9 +46,19 @@ class InstanceState(StrEnum):
         return self is not InstanceState.ENDED
 
 
+class Cause(StrEnum):
+    """Why a machine that came, or nearly came, is no good: what the cloud says by code, where that changes what is done
+    next. Capacity and quota may show only after the launch was accepted; the next rung is tried then."""
+
+    NO_CAPACITY = "no_capacity"
+    QUOTA = "quota"
+    RECLAIMED = "reclaimed"  # the cloud took it back (a spot machine)
+
+
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One machine as its cloud shows it. `fault` is the cloud's own message when something went wrong."""
+    """One machine as its cloud shows it. `fault` is the cloud's own message when something went wrong, `cause` what kind
+    of fault it is where the cloud tells by a code."""
 
     id: str
     state: InstanceState
@@ -57,6 +67,7 @@ class Instance:
     launched_at: datetime | None = None
     fault: str | None = None
     launch_index: int = 0  # the machine's place in its launch, 0 … count - 1, where the cloud tells
+    cause: Cause | None = None
 
     @property
     def launch_id(self) -> str | None:
@@ -90,17 +101,45 @@ class CatalogueItem:
     detail: str = ""
 
 
+class Verdict(StrEnum):
+    OK = "ok"
+    WARNING = "warning"  # launches may still work
+    WRONG = "wrong"  # no launch can work until an operator acts
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What `inspect` found of one thing: `subject` in a word or two (`image`, `subnet`, `quota`), `told` in a sentence
+    that ends with the fix where something is wrong."""
+
+    subject: str
+    verdict: Verdict
+    told: str
+
+
 class Provider(Protocol):
-    """One account of one cloud, seen by one installation."""
+    """One account of one cloud, seen by one installation.
+
+    Third parties bring theirs by an entry point of the group `elastic_orchestrator.providers` that names a class like
+    this one. It is called with `installation=` and the options of the cloud's settings as keywords; their names and
+    types are checked against its signature first.
+    """
 
     user_data_limit: int
     """Bytes of raw user data the cloud takes."""
+
+    rents: bool
+    """Whether machines are launched and ended here; False where they exist already and only join."""
 
     def validate(self, template: Mapping[str, object]) -> None:
         """Raise Misconfigured naming the unknown or ill-typed key of a pool's launch template. Makes no call."""
 
     def check(self) -> None:
         """Prove that the credentials and the region work: Misconfigured or Unauthorised with the fix, else None."""
+
+    def inspect(self, image: str, instance_type: str, template: Mapping[str, object]) -> list[Finding]:
+        """Look at each thing a launch with these settings needs (image, type, network, key, groups, quota left) and say
+        of each whether it is there and fits. Creates nothing. Raises only where the cloud cannot be asked at all."""
 
     def launch(self, request: LaunchRequest) -> list[Instance]:
         """Start up to `request.count` machines, at least one, tagged at creation; never waits for an address.
@@ -114,6 +153,10 @@ class Provider(Protocol):
 
     def terminate(self, ids: Iterable[str]) -> None:
         """Ask the end of these machines, in batches. Absent is success; asking twice is fine."""
+
+    def impaired(self) -> Mapping[str, str]:
+        """Running machines of this installation that fail the cloud's own status checks: id → what the cloud says.
+        Empty where a cloud has no such checks. One paged listing at most."""
 
     def console(self, instance_id: str) -> str:
         """The boot log as far as the cloud has it, or ""."""

@@ -19,6 +19,7 @@ from .base import (
     TAG_LAUNCH,
     TAG_POOL,
     CatalogueItem,
+    Finding,
     Instance,
     InstanceState,
     LaunchRequest,
@@ -77,12 +78,13 @@ class Ec2Provider:
     """
 
     user_data_limit = 16384
+    rents = True
 
     def __init__(
         self,
         *,
         installation: str,
-        region: str,
+        region: str = "us-east-1",
         profile: str | None = None,
         endpoint_url: str | None = None,
         access_key_id: str | None = None,
@@ -129,6 +131,12 @@ class Ec2Provider:
         """One small listing: it needs the region, the credentials and the right that every tick needs."""
         with _translated("list instances"):
             self._ec2.describe_instances(Filters=self._ours(), MaxResults=5)
+
+    def inspect(self, image: str, instance_type: str, template: Mapping[str, object]) -> list[Finding]:  # noqa: ARG002
+        return []
+
+    def impaired(self) -> Mapping[str, str]:
+        return {}
 
     def launch(self, request: LaunchRequest) -> list[Instance]:
         """One RunInstances for up to `count` machines. Too large user data are refused here, before any call."""

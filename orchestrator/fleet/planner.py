@@ -116,6 +116,10 @@ def _request(tx: Tx, pool: Mapping[str, Any], wish: LaunchWish) -> None:
             insert(launches)
             .values(
                 pool_id=pool["id"],
+                cloud=pool["cloud"],
+                kind="",
+                template={},
+                probe=False,
                 deployment_id=wish.demand_id,
                 state=LaunchState.REQUESTED,
                 reason=wish.reason,
@@ -141,6 +145,8 @@ def _store_nodes(tx: Tx, pool: Mapping[str, Any], wish: LaunchWish, launch_id: i
         "token": wish.token,
         "slots": pool["slots"],
         "protected": False,
+        "cloud_strikes": 0,
+        "engine_strikes": 0,
         "terminate_tries": 0,
         "requested_at": tx.now,
     }

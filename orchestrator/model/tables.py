@@ -8,7 +8,20 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, DateTime, Dialect, ForeignKey, Index, Integer, Table, Text, desc
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    Table,
+    Text,
+    UniqueConstraint,
+    desc,
+)
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
@@ -121,6 +134,16 @@ class Pool(SQLModel, table=True):
     heartbeat_timeout_s: int = 90
     drain_timeout_s: int = 300
     lease_s: int = 900
+    launch_timeout_s: int = 180
+    enrol_timeout_s: int = 120
+    terminate_timeout_s: int = 900
+    cloud_strikes: int = 3
+    agent_strikes: int = 3
+    engine_strikes: int = 3
+    breaker_failures: int = 3
+    breaker_pause_s: int = 300
+    relaunch_limit: int = 20
+    relaunch_window_s: int = 3600
     created_at: datetime = _time(nullable=False)
     paused_at: datetime | None = _time()
     paused_reason: str | None = _text()
@@ -168,6 +191,7 @@ class Task(SQLModel, table=True):
     spec: dict[str, Any] = _json()
     token: str | None = None
     pool_id: int | None = _reference("pool.id")
+    params: dict[str, Any] | None = _json(nullable=True)
     priority: int = 0
     state: str = TaskState.WAITING
     reason: str | None = _text()
@@ -229,10 +253,17 @@ class Deployment(SQLModel, table=True):
 
 
 class Launch(SQLModel, table=True):
-    """One intent to start so many machines. Its id is the cloud's idempotency token."""
+    """One intent to start so many machines. Its id is the cloud's idempotency token.
+
+    `template` is what was settled for it: the pool's launch template with the rung's own values over it. `kind` names all
+    launches alike (cloud, image, type, template), and so what a `Hold` holds. A `probe` tries a held kind again."""
 
     id: int = _id()
     pool_id: int = _reference("pool.id", nullable=False)
+    cloud: str
+    kind: str
+    template: dict[str, Any] = _json()
+    probe: bool = False
     deployment_id: int | None = _reference("deployment.id")
     state: str = Field(default=LaunchState.REQUESTED, index=True)
     reason: str | None = _text()
@@ -243,6 +274,25 @@ class Launch(SQLModel, table=True):
     run_after: datetime | None = _time()
     requested_at: datetime = _time(nullable=False)
     launched_at: datetime | None = _time()
+
+
+class Hold(SQLModel, table=True):
+    """One kind of launch in one pool that is not tried for a while: no capacity, a quota, or machines that do not boot.
+
+    After `until` one launch tries it again, the probe; its success removes the hold."""
+
+    __table_args__ = (UniqueConstraint("pool_id", "kind"),)
+
+    id: int = _id()
+    pool_id: int = _reference("pool.id", nullable=False)
+    kind: str
+    label: str
+    cause: str
+    reason: str = _text(nullable=False)
+    failures: int = 0
+    since: datetime = _time(nullable=False)
+    until: datetime = _time(nullable=False)
+    probe_launch_id: int | None = _number()
 
 
 class Node(SQLModel, table=True):
@@ -262,6 +312,16 @@ class Node(SQLModel, table=True):
     instance_id: str | None = Field(default=None, unique=True)
     address: str | None = None
     protected: bool = False
+    boot_phase: str | None = None
+    boot_phase_at: datetime | None = _time()
+    cloud_state: str | None = None
+    cloud_trouble: str | None = _text()
+    cloud_strikes: int = 0
+    engine_trouble: str | None = _text()
+    engine_at: datetime | None = _time()
+    engine_strikes: int = 0
+    reclaim_at: datetime | None = _time()
+    console: str | None = _text()
     credential_hash: str | None = Field(default=None, unique=True)
     agent_version: str | None = None
     requested_at: datetime = _time(nullable=False)

@@ -11,6 +11,7 @@ from itertools import count
 from providers.base import (
     TAG_INSTALLATION,
     CatalogueItem,
+    Finding,
     Instance,
     InstanceState,
     LaunchRequest,
@@ -133,6 +134,7 @@ class ToyProvider:
     """The six verbs, for one installation."""
 
     user_data_limit = 16_384
+    rents = True
 
     def __init__(self, cloud: ToyCloud, installation: str) -> None:
         self._cloud = cloud
@@ -144,6 +146,12 @@ class ToyProvider:
 
     def check(self) -> None:
         return
+
+    def inspect(self, image: str, instance_type: str, template: Mapping[str, object]) -> list[Finding]:
+        return []
+
+    def impaired(self) -> Mapping[str, str]:
+        return {}
 
     def launch(self, request: LaunchRequest) -> list[Instance]:
         return self._cloud.launch(request)

@@ -21,7 +21,7 @@ def shape(engine: Engine) -> dict[str, Any]:
     seen = inspect(engine)
     return {
         name: {
-            "columns": [(c["name"], str(c["type"]), c["nullable"]) for c in seen.get_columns(name)],
+            "columns": sorted((c["name"], str(c["type"]), c["nullable"]) for c in seen.get_columns(name)),
             "key": seen.get_pk_constraint(name)["constrained_columns"],
             "references": sorted(
                 (k["constrained_columns"], k["referred_table"], k["referred_columns"]) for k in seen.get_foreign_keys(name)

@@ -1,12 +1,15 @@
 """What the documents say holds: job files in them are accepted, settings and commands are all told of."""
 
+import inspect
 import re
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 import typer
 
 from orchestrator.cli.main import app
+from orchestrator.clouds import GROUP
 from orchestrator.jobs.spec import parse
 from orchestrator.settings import CloudSettings, Settings
 
@@ -26,7 +29,9 @@ def test_job_files_in_the_documents_are_accepted(name: str, text: str) -> None:
 def test_every_setting_is_documented_and_every_documented_one_is_there() -> None:
     told = set(re.findall(r"^\| (`[^|]+) \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE))
     documented = {name for cell in told for name in re.findall(r"`([a-z_]+)`", cell)}
-    assert documented == (set(Settings.model_fields) | set(CloudSettings.model_fields)) - {"clouds"}
+    options = {name for point in entry_points(group=GROUP) for name in inspect.signature(point.load()).parameters}
+    known = set(Settings.model_fields) | set(CloudSettings.model_fields) | options
+    assert documented == known - {"clouds", "installation"}
 
 
 def test_links_between_documents_lead_somewhere() -> None:
