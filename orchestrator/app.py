@@ -142,7 +142,7 @@ class Master:
 
     def _committed(self, events: Sequence[EventRow], queued: Queued) -> None:
         """On the writer's thread: whoever is concerned by what was committed looks at once."""
-        if queued:
+        if any(queued.values()):
             self._event_loop.call_soon_threadsafe(self.waiters.wake_for, queued)
         leaving: set[int] = set()
         for event in events:
@@ -168,7 +168,7 @@ class Master:
                 self._plan.wake()
         if leaving:
             self._event_loop.call_soon_threadsafe(self.waiters.wake_nodes, leaving)
-        if events:
+        if events and self.stream.followed:
             self._event_loop.call_soon_threadsafe(self.stream.publish, events)
 
     def _plan_step(self) -> None:

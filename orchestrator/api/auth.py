@@ -47,11 +47,18 @@ class Tokens:
 
 
 async def caller(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)] = None
+    request: Request,
+    _: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)] = None,  # for the OpenAPI document
 ) -> str:
     """The name of the token that calls. Raises 401."""
+    return authenticated(request)
+
+
+def authenticated(request: Request) -> str:
+    """The name of the token that calls. Raises 401."""
     known: Tokens = request.app.state.tokens
-    name = known.name_of(credentials.credentials) if credentials else None
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    name = known.name_of(text.strip()) if scheme.lower() == "bearer" and text else None
     if name is None:
         fix = "send `Authorization: Bearer TOKEN`; the first token is in admin.token of the master's data folder"
         raise Problem(401, "Who are you?", f"this call needs an API token: {fix}")

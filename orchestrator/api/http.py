@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.requests import Request
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -16,6 +17,7 @@ from orchestrator.api.auth import Tokens
 from orchestrator.app import Master
 from orchestrator.web.pages import mount_pages
 
+SUBMIT = jobs.router.prefix
 DESCRIPTION = "Batch jobs that rent virtual machines only while there is work. Every call under /api needs an API token."
 
 
@@ -37,17 +39,26 @@ def build(master: Master) -> FastAPI:
     for part in (jobs, pools, nodes, events, system):
         app.include_router(part.router)
     mount_pages(app)
-    app.middleware_stack = _AgentsFirst(Router(master.agents.routes()), app.build_middleware_stack())
+    app.middleware_stack = _HotFirst(Router(master.agents.routes()), app, app.build_middleware_stack())
     return app
 
 
-class _AgentsFirst:
-    """Agents' calls go straight to their routes: what people's requests pass through costs more than the calls do."""
+class _HotFirst:
+    """Agents' calls and submissions go straight to their handlers: what other requests pass through costs more than they do."""
 
-    def __init__(self, agents: ASGIApp, people: ASGIApp) -> None:
+    def __init__(self, agents: ASGIApp, app: FastAPI, people: ASGIApp) -> None:
         self._agents = agents
+        self._app = app
         self._people = people
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        for_agents = scope["type"] == "http" and scope["path"].startswith("/agent/")
-        await (self._agents if for_agents else self._people)(scope, receive, send)
+        if scope["type"] != "http":
+            await self._people(scope, receive, send)
+        elif scope["path"].startswith("/agent/"):
+            await self._agents(scope, receive, send)
+        elif scope["path"] == SUBMIT and scope["method"] == "POST":
+            scope["app"] = self._app
+            response = await jobs.submit_job(Request(scope, receive))
+            await response(scope, receive, send)
+        else:
+            await self._people(scope, receive, send)

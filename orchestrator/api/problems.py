@@ -46,13 +46,11 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Problem)
     async def _problem(_: Request, error: Problem) -> JSONResponse:
-        headers = {"WWW-Authenticate": "Bearer"} if error.body.status == 401 else None
-        return answer(error.body, headers)
+        return answer_to(error)
 
     @app.exception_handler(SpecError)
     async def _spec(_: Request, error: SpecError) -> JSONResponse:
-        errors = [FieldProblem(path=path, message=message) for path, message in error.problems]
-        return answer(ProblemDetails(title="The job file is refused", status=422, detail=str(error), errors=errors))
+        return answer_to(error)
 
     @app.exception_handler(RequestValidationError)
     async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -70,6 +68,15 @@ def install(app: FastAPI) -> None:
         log.error("a request failed", path=request.url.path, exc_info=error)
         detail = "the master failed to answer; its log has the cause"
         return answer(ProblemDetails(title="Internal error", status=500, detail=detail))
+
+
+def answer_to(error: Problem | SpecError) -> JSONResponse:
+    """What the caller hears of a refusal."""
+    if isinstance(error, Problem):
+        headers = {"WWW-Authenticate": "Bearer"} if error.body.status == 401 else None
+        return answer(error.body, headers)
+    errors = [FieldProblem(path=path, message=message) for path, message in error.problems]
+    return answer(ProblemDetails(title="The job file is refused", status=422, detail=str(error), errors=errors))
 
 
 def answer(body: ProblemDetails, headers: dict[str, str] | None = None) -> JSONResponse:

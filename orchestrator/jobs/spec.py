@@ -10,6 +10,7 @@ import re
 import reprlib
 from collections import Counter
 from collections.abc import Mapping
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal
 
@@ -63,10 +64,14 @@ class Infrastructure(Strict):
 
     def over(self, base: Infrastructure | None) -> Infrastructure:
         """Task value first, then the job's. The token is not inherited: it stands on the target itself."""
-        if base is None:
+        if base is None or base is NOTHING:
             return self
         inherited = {k: v for k, v in base.model_dump(exclude_none=True).items() if k != "token"}
         return Infrastructure(**{**inherited, **self.model_dump(exclude_none=True)})
+
+
+NOTHING = Infrastructure()
+"""What a job or task asks for that names no machines."""
 
 
 class Retry(Strict):
@@ -109,8 +114,11 @@ class _Target(Strict):
         _from_old_keys(self.generic_information or {})
         return self
 
+    @cached_property
     def asked(self) -> Infrastructure:
         """The infrastructure block with the old keys and `token:` merged in; the plain fields win."""
+        if self.infrastructure is None and self.token is None and not self.generic_information:
+            return NOTHING
         old = _from_old_keys(self.generic_information or {})
         own = self.infrastructure.model_dump(exclude_none=True) if self.infrastructure else {}
         merged = {**old, **own}
@@ -164,7 +172,7 @@ class JobSpec(_Target):
 
     def target(self, task: TaskSpec) -> Infrastructure:
         """What this task asks for: its own values first, then the job's; the token only if it stands on the task."""
-        return task.asked().over(self.asked())
+        return task.asked.over(self.asked)
 
 
 def parse(document: str | bytes | Mapping[str, Any]) -> JobSpec:
@@ -265,13 +273,13 @@ def _graph_problems(tasks: list[TaskSpec]) -> list[tuple[str, str]]:
 
 
 def _infrastructure_problems(job: JobSpec) -> list[tuple[str, str]]:
-    problems = _target_problems("infrastructure", job.asked(), own=job.asked())
-    if job.asked().count is not None and not any(target.asked().token for target in (job, *job.tasks)):
+    problems = _target_problems("infrastructure", job.asked, own=job.asked)
+    if job.asked.count is not None and not any(target.asked.token for target in (job, *job.tasks)):
         problems.append(("infrastructure.token", "machines are asked for but carry no token; add token: NAME-$JOB_ID"))
     for i, task in enumerate(job.tasks):
-        own, target = task.asked(), job.target(task)
+        own, target = task.asked, job.target(task)
         path = f"tasks[{i}].infrastructure"
-        if own != Infrastructure():
+        if own != NOTHING:
             problems += _target_problems(path, target, own=own)
         if own.count is not None and not own.token and task.kind == "run":
             problems.append((f"{path}.token", "machines are asked for but carry no token; add token: to the task itself"))
@@ -281,7 +289,7 @@ def _infrastructure_problems(job: JobSpec) -> list[tuple[str, str]]:
             problems.append((f"{path}.pool", "a deploy task says from which pool; add pool: NAME and count: 1 or more"))
         elif task.kind == "deploy" and target.operation == "undeploy":
             problems.append((f"{path}.operation", "a deploy task cannot undeploy; write operation: deploy"))
-        elif task.kind == "undeploy" and not (own.token or job.asked().token):
+        elif task.kind == "undeploy" and not (own.token or job.asked.token):
             problems.append((f"tasks[{i}].token", "an undeploy task says which token's machines go; add token: to it"))
     return problems
 

@@ -50,7 +50,7 @@ def submit(tx: Tx, spec: JobSpec, *, actor: str, idempotency_key: str | None = N
     job_id = _store_job(tx, spec, actor, idempotency_key)
     ready = _store_tasks(tx, spec, job_id, known)
     tx.record("job", job_id, None, JobState.QUEUED, "submitted", None, actor, {"job_id": job_id})
-    target = _placed(spec.asked(), spec, job_id, known)
+    target = _placed(spec.asked, spec, job_id, known)
     if progress.deploys(target):
         progress.open_deployment(tx, job_id, None, target)
     progress.became_ready(tx, ready)
@@ -63,7 +63,7 @@ def scoped_token(client: str, token: str, job_id: int) -> str:
 
 
 def _pools_named_in(connection: Connection, spec: JobSpec) -> dict[str, Mapping[str, Any]]:
-    blocks = [spec.asked(), *(spec.target(task) for task in spec.tasks)]
+    blocks = [spec.asked, *(spec.target(task) for task in spec.tasks)]
     names = {block.pool for block in blocks if block.pool is not None}
     if not names:
         return {}
@@ -73,8 +73,8 @@ def _pools_named_in(connection: Connection, spec: JobSpec) -> dict[str, Mapping[
 
 def _check_against_pools(spec: JobSpec, known: Mapping[str, Mapping[str, Any]]) -> None:
     problems: list[tuple[str, str]] = []
-    targets = [("infrastructure", spec.asked())]
-    targets += [(f"tasks[{i}].infrastructure", task.asked().over(spec.asked())) for i, task in enumerate(spec.tasks)]
+    targets = [("infrastructure", spec.asked)]
+    targets += [(f"tasks[{i}].infrastructure", task.asked.over(spec.asked)) for i, task in enumerate(spec.tasks)]
     for path, target in targets:
         if target.pool is None:
             continue
@@ -97,7 +97,7 @@ def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None) -
             "name": spec.name,
             "client_id": _client_id(tx, spec.client),
             "spec": spec.model_dump(mode="json", exclude_defaults=True, exclude={"tasks"}),
-            "operation": spec.asked().operation,
+            "operation": spec.asked.operation,
             "params": spec.params,
             "priority": spec.priority,
             "state": JobState.QUEUED,
@@ -110,7 +110,7 @@ def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None) -
         },
     )
     job_id: int = row.id
-    if token := spec.asked().token:
+    if token := spec.asked.token:
         tx.connection.execute(
             jobs.update().where(jobs.c.id == job_id).values(token=scoped_token(spec.client, token, job_id))
         )
@@ -127,7 +127,7 @@ def _client_id(tx: Tx, name: str) -> int:
 
 def _store_tasks(tx: Tx, spec: JobSpec, job_id: int, known: Mapping[str, Mapping[str, Any]]) -> list[progress.Ready]:
     targets = [_placed(spec.target(task), spec, job_id, known) for task in spec.tasks]
-    job_token = spec.asked().token
+    job_token = spec.asked.token
     inherited = scoped_token(spec.client, job_token, job_id) if job_token else None
     rows: list[dict[str, Any]] = [
         {

@@ -16,6 +16,11 @@ class EventStream:
     def __init__(self) -> None:
         self._queues: set[asyncio.Queue[Sequence[EventRow] | None]] = set()
 
+    @property
+    def followed(self) -> bool:
+        """Whether anybody listens; may be asked from any thread."""
+        return bool(self._queues)
+
     def publish(self, events: Sequence[EventRow]) -> None:
         for queue in list(self._queues):
             if queue.qsize() > BACKLOG:
