@@ -44,7 +44,7 @@ def build(master: Master) -> FastAPI:
 
 
 class _HotFirst:
-    """Agents' calls and submissions go straight to their handlers: what other requests pass through costs more than they do."""
+    """Agents' calls and submissions go straight to their handlers: what other requests pass through costs more."""
 
     def __init__(self, agents: ASGIApp, app: FastAPI, people: ASGIApp) -> None:
         self._agents = agents
