@@ -51,8 +51,7 @@ class Running:
 
 def start(order, work, log, environment):
     # type: (dict, str, str, dict) -> Running
-    """Start the order's command. Raises OSError or ValueError where the machine cannot."""
-    os.mkdir(work, 0o700)
+    """Start the order's command in the folder `work`. Raises OSError or ValueError where the machine cannot."""
     os.chdir(work)  # the agent is one thread, and posix_spawn has no working folder of its own
     try:
         pid = os.posix_spawn(
@@ -117,15 +116,3 @@ def kill_leftovers(attempt):
         except OSError:
             continue
     return killed
-
-
-def remove_work(work):
-    # type: (str) -> None
-    try:
-        os.rmdir(work)
-    except FileNotFoundError:
-        pass
-    except OSError:
-        import shutil  # costs a megabyte: only machines whose jobs leave files pay it
-
-        shutil.rmtree(work, ignore_errors=True)

@@ -7,8 +7,9 @@ import time
 
 from logtail import LogTail
 from machine import say
-from processes import kill_leftovers, reap, remove_work, start
+from processes import kill_leftovers, reap, start
 from uplink import Uplink
+from workfolders import WorkFolders
 
 POLL_S = 20.0  # how long a call with nothing to say may wait at the master
 LOG_LOOK_S = 0.25
@@ -33,6 +34,7 @@ class Worker:
         self._running = {}  # type: dict  # Running by pid
         self._tails = {}  # type: dict  # LogTail by attempt
         self._past = {}  # type: dict  # attempts ended lately: a repeated order must not run again
+        self._folders = WorkFolders(machine.path("work"), self._slots)
         self._draining = False
         self._mean_s = None  # type: float | None
         self._answered = 0.0
@@ -108,6 +110,7 @@ class Worker:
             self._journal.begin(attempt)
             self._tails[attempt] = LogTail(self._log(attempt))
             try:
+                self._folders.take(self._work(attempt))
                 running = start(order, self._work(attempt), self._log(attempt), self._environment)
             except (OSError, ValueError) as error:
                 self._end(attempt, "start_failed", detail="the machine could not start it: %s" % error)
@@ -162,7 +165,7 @@ class Worker:
         tail = self._tails.pop(attempt, None)
         if tail is not None:
             tail.remove()
-            remove_work(self._work(attempt))
+            self._folders.give_back(self._work(attempt))
         self._past[attempt] = True
         if len(self._past) > REMEMBERED:
             del self._past[next(iter(self._past))]
