@@ -1,7 +1,7 @@
 """The contract every cloud keeps: a few verbs, a few values, and errors named by what the caller does next.
 
 A provider is synchronous and thread-safe, keeps no state of its own that matters after a crash, and translates its
-SDK's error *codes* (never prose) into the tree below. `tests/contract` proves one; it is finished when that passes.
+SDK's error *codes* (never prose) into the tree below. `providers.contract` is the suite that proves one.
 
     ProviderError
     ├── Unavailable          the cloud did not do it now; try at the next tick

@@ -14,6 +14,7 @@ class Rule:
     after `skip` calls that it lets pass.
 
     error, status   the call is refused with this code before anything is done
+    retry_after_s   with an error: what the reply names as the wait
     drop            "request": nothing is done, "reply": the work is done; either way the connection just closes
     delay_s         the call waits before anything is done
     hide_new_s      listings do not show machines younger than this
@@ -27,6 +28,7 @@ class Rule:
     skip: int = 0
     error: str | None = None
     status: int = 400
+    retry_after_s: int | None = None
     drop: str | None = None
     delay_s: float | None = None
     hide_new_s: float | None = None

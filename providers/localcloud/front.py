@@ -82,14 +82,18 @@ class Front:
         return HTTPStatus.OK, []
 
 
-def _reply(start_response: StartResponse, status: HTTPStatus, kind: str, body: bytes) -> list[bytes]:
-    start_response(f"{status.value} {status.phrase}", [("Content-Type", kind), ("Content-Length", str(len(body)))])
+def _reply(
+    start_response: StartResponse, status: HTTPStatus, kind: str, body: bytes, *more: tuple[str, str]
+) -> list[bytes]:
+    headers = [("Content-Type", kind), ("Content-Length", str(len(body))), *more]
+    start_response(f"{status.value} {status.phrase}", headers)
     return [body]
 
 
 def _refuse(start_response: StartResponse, rule: Rule) -> list[bytes]:
     text = _ERROR.format(code=escape(rule.error or ""), message="This was asked to fail by a fault of the local cloud.")
-    return _reply(start_response, HTTPStatus(rule.status), "text/xml;charset=UTF-8", text.encode())
+    wait = [] if rule.retry_after_s is None else [("Retry-After", str(rule.retry_after_s))]
+    return _reply(start_response, HTTPStatus(rule.status), "text/xml;charset=UTF-8", text.encode(), *wait)
 
 
 def _hang_up(environ: WSGIEnvironment) -> None:

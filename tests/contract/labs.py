@@ -1,84 +1,33 @@
-"""A lab is a cloud one can look behind: what the contract suite needs to know of a cloud besides its provider.
-
-A new provider joins the suite by a lab of its own in `LABS`; the suite is the same for all.
-"""
+"""The labs of our own providers. A new provider joins the suite by a lab of its own in `LABS`."""
 
 from __future__ import annotations
 
 import base64
 import copy
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from providers import localcloud
-from providers.base import TAG_INSTALLATION, Instance, LaunchRequest, Provider
+from providers.base import TAG_INSTALLATION
+from providers.contract.lab import Lab, unable
 from providers.ec2 import Ec2Provider
 
 REGION = "eu-west-1"
 
 
-class Lab(Protocol):
-    """One cloud under test, shared by many tests; each takes an installation of its own."""
-
-    image: str
-    instance_type: str
-
-    def provider(self, installation: str, *, timeout_s: float = 10) -> Provider:
-        """A provider of this installation, by the same account as all others."""
-
-    def strangers(self) -> set[str]:
-        """Start machines that are not ours, one with another installation's tag and one without any; their ids."""
-
-    def alive(self, ids: set[str]) -> set[str]:
-        """Which of these machines are neither ended nor ending, by the cloud's own word."""
-
-    def launched(self, installation: str) -> set[str]:
-        """Every machine ever made for this installation, by the cloud's own word."""
-
-    def user_data(self, instance_id: str) -> bytes:
-        """The raw user data this machine got."""
-
-    def power_off(self, instance_id: str) -> None:
-        """Let the guest of a booted machine power itself off."""
-
-    def calls(self) -> int:
-        """How many calls the cloud has had."""
-
-    def fault(self, verb: str, what: str, *, after: int = 0) -> None:
-        """Let one call of a verb fail, the next one or the one after some.
-
-        What: lost reply, lost request, no capacity, quota, throttled, refused, broken.
-        """
-
-    def slow(self, verb: str, delay_s: float) -> None:
-        """Let the next call of a verb wait before it does anything."""
-
-    def hide_new(self, age_s: float) -> None:
-        """Let listings not show what is younger than this, as clouds do."""
-
-    def short_pages(self, length: int) -> None:
-        """Let listings come in pages of this length."""
-
-    def scarce(self, count: int) -> None:
-        """Let the next launch give no more machines than this."""
-
-    def inert(self) -> None:
-        """Let new machines not boot: many of them then cost nothing."""
-
-    def heal(self) -> None:
-        """All faults are over."""
-
-
-class Ec2Lab:
+class Ec2Lab(Lab):
     """The EC2 provider against the local cloud, over HTTP."""
 
     image = "ami-local"
     instance_type = "t3.micro"
+    absent_ids = ("i-0000000000000000a", "i-0000000000000000b")
+    retry_after_s = 7
+    crowd = 250
     _verbs = {
+        "check": "DescribeInstances",
         "launch": "RunInstances",
         "instances": "DescribeInstances",
         "terminate": "TerminateInstances",
@@ -89,8 +38,9 @@ class Ec2Lab:
         "lost request": {"drop": "request"},
         "no capacity": {"error": "InsufficientInstanceCapacity", "status": 500},
         "quota": {"error": "VcpuLimitExceeded", "status": 400},
-        "throttled": {"error": "RequestLimitExceeded", "status": 503},
+        "throttled": {"error": "RequestLimitExceeded", "status": 503, "retry_after_s": retry_after_s},
         "refused": {"error": "AuthFailure", "status": 401},
+        "expired": {"error": "ExpiredToken", "status": 403},
         "broken": {"error": "InternalError", "status": 500},
     }
 
@@ -147,6 +97,8 @@ class Ec2Lab:
         return sum(self.cloud.calls().values())
 
     def fault(self, verb: str, what: str, *, after: int = 0) -> None:
+        if what not in self._faults:
+            unable(f"let {verb} fail by {what}")
         self.cloud.faults({"action": self._verbs[verb], "times": 1, "skip": after, **self._faults[what]})
 
     def slow(self, verb: str, delay_s: float) -> None:
@@ -170,40 +122,8 @@ class Ec2Lab:
 
 @contextmanager
 def ec2_lab(folder: Path) -> Iterator[Lab]:
-    with localcloud.start(folder, boot_delay_s=0.1, stop_delay_s=0.1) as cloud:
+    with localcloud.start(folder, boot_delay_s=0.1, stop_delay_s=0.1, forget_s=5) as cloud:
         yield Ec2Lab(cloud)
 
 
 LABS = {"ec2": ec2_lab}
-
-
-class Tenant:
-    """One installation in a lab: what a test acts with."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        self.installation = f"contract-{uuid.uuid4().hex[:12]}"
-        self.provider = lab.provider(self.installation)
-
-    def request(self, count: int = 1, launch_id: str | None = None, **more: Any) -> LaunchRequest:
-        values: dict[str, Any] = {
-            "launch_id": launch_id or f"launch-{uuid.uuid4().hex}",
-            "count": count,
-            "image": self.lab.image,
-            "instance_type": self.lab.instance_type,
-            "user_data": b"#!/bin/sh\necho up\n",
-            "tags": {"purpose": "contract"},
-        }
-        return LaunchRequest(**{**values, **more})
-
-    def wait_for(self, wanted: Callable[[list[Instance]], bool], within_s: float = 10) -> list[Instance]:
-        """The first listing that is as wanted."""
-        deadline = time.monotonic() + within_s
-        while not wanted(seen := self.provider.instances()):
-            assert time.monotonic() < deadline, f"not in {within_s} s: {seen}"
-            time.sleep(0.03)
-        return seen
-
-
-def ids(instances: list[Instance]) -> set[str]:
-    return {instance.id for instance in instances}

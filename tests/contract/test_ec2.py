@@ -10,7 +10,7 @@ from typing import Any
 
 import boto3
 import pytest
-from labs import REGION, Ec2Lab, Lab, Tenant
+from labs import REGION, Ec2Lab, ec2_lab
 
 from providers.base import (
     TAG_POOL,
@@ -23,13 +23,18 @@ from providers.base import (
     Unauthorised,
     Unavailable,
 )
+from providers.contract.lab import Lab, Tenant
 from providers.ec2 import Ec2Provider
 
 
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with ec2_lab(tmp_path_factory.mktemp("ec2")) as lab:
+        yield lab
+
+
 @pytest.fixture
-def ec2(lab: Lab) -> Ec2Lab:
-    if not isinstance(lab, Ec2Lab):
-        pytest.skip("EC2 only")
+def ec2(lab: Ec2Lab) -> Ec2Lab:
     return lab
 
 
