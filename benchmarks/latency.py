@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -37,14 +38,19 @@ def main() -> int:
 
 
 def _plain_submit(here: Lab) -> Callable[[str], int]:
-    """By the standard library over one connection: a client library's own time is not the product's."""
+    """One packet on one connection: a client library's own time is not the product's."""
     url = urlsplit(here.stage.url)
-    connection = http.client.HTTPConnection(url.hostname or "", url.port)
-    headers = {"Authorization": f"Bearer {here.stage.token}", "Content-Type": "application/json"}
+    connection = socket.create_connection((url.hostname or "", url.port or 80))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    head = f"POST /api/v1/jobs HTTP/1.1\r\nHost: {url.netloc}\r\nAuthorization: Bearer {here.stage.token}\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: "
 
     def submit(name: str) -> int:
-        connection.request("POST", "/api/v1/jobs", json.dumps({"name": name, "client": "bench", "run": "true"}), headers)
-        return int(json.loads(connection.getresponse().read())["id"])
+        body = json.dumps({"name": name, "client": "bench", "run": "true"})
+        connection.sendall(f"{head}{len(body)}\r\n\r\n{body}".encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        return int(json.loads(answer.read())["id"])
 
     return submit
 

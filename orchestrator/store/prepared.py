@@ -62,11 +62,12 @@ class _Form:
     def __init__(self, statement: Any, keys: Sequence[str] | None, dialect: Dialect) -> None:
         compiled = statement.compile(dialect=dialect, column_keys=keys)
         self.sql: str = compiled.string
-        self._order: Sequence[str] | None = compiled.positiontup if compiled.positional else None
         processors = compiled._bind_processors
         constants = {name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required}
         self._fixed = {name: processors[name](v) if name in processors else v for name, v in constants.items()}
-        self._processors = {name: processors[name] for name in compiled.binds if name in processors}
+        names = compiled.positiontup if compiled.positional else compiled.binds
+        self._plan = [(name, processors.get(name), self._fixed.get(name)) for name in names]
+        self._positional: bool = compiled.positional
         columns = compiled._result_columns or ()
         make_class: Any = collections.namedtuple
         self._make = make_class("_Row", [column.keyname for column in columns], rename=True)._make
@@ -74,11 +75,13 @@ class _Form:
         self._readers = [(i, reader) for i, reader in enumerate(readers) if reader is not None]
 
     def bound(self, parameters: Mapping[str, Any]) -> Any:
-        values = {**self._fixed, **parameters}
-        for name, process in self._processors.items():
-            if name in parameters:
-                values[name] = process(parameters[name])
-        return values if self._order is None else tuple([values[name] for name in self._order])
+        values = [
+            fixed if name in self._fixed and name not in parameters
+            else parameters[name] if process is None
+            else process(parameters[name])
+            for name, process, fixed in self._plan
+        ]  # fmt: skip
+        return values if self._positional else {name: value for (name, _, _), value in zip(self._plan, values, strict=True)}
 
     def read(self, rows: Iterable[Sequence[Any]]) -> list[Any]:
         if not self._readers:

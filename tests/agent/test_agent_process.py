@@ -133,7 +133,7 @@ def test_500_small_orders_are_each_reported_once(master: FakeMaster, machine: Ag
     assert master.outcomes() == {"exited": 500}
     assert len({result["attempt"] for result in master.results}) == 500
     assert max(len(sync["known"]) for sync in master.syncs) > 2  # it took orders ahead
-    until(lambda: not list(machine.state("work").iterdir()))
+    until(lambda: not [folder for folder in machine.state("work").iterdir() if not folder.name.startswith(".")])
 
 
 # ---- an agent that dies ----------------------------------------------------------------------------------------------
