@@ -49,7 +49,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """One pool at one moment. `nodes` are all that are not terminated; `failures` those of the last hour."""
+    """One pool at one moment. `nodes` are all that are not terminated; `failures` those of the pool's window, an hour."""
 
     now: datetime
     name: str

@@ -50,7 +50,7 @@ def not_before(view: PoolView, demand_id: int | None) -> tuple[datetime | None, 
     until = last.at + timedelta(seconds=delay_s)
     return (
         until,
-        f"{len(failures)} machine(s) failed in the last hour, lately: {last.reason}; trying again after {until:%H:%M:%S}",
+        f"{len(failures)} machine(s) failed of late, the last one {last.reason}; trying again after {until:%H:%M:%S}",
     )
 
 

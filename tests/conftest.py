@@ -268,6 +268,7 @@ class Store:
             row |= {"terminating_at": now, "end_reason": "operator"}
         launch: dict[str, Any] = {"pool_id": pool_id, "reason": "made by the test", "machines": 1, "tries": 1}
         launch |= {"image": "ami-1", "instance_type": "small.1", "requested_at": now}
+        launch |= {"cloud": "toy", "kind": "small", "label": "small.1", "template": {}, "probe": False}
         launch["state"] = LaunchState.LAUNCHED if begun else LaunchState(state)
 
         def make(tx: Tx) -> int:

@@ -35,8 +35,7 @@ async def create_pool(master: MasterDep, caller: Caller, body: PoolIn) -> PoolOu
         wrong = FieldProblem(path="min_nodes", message=f"{body.min_nodes} is more than max_nodes ({body.max_nodes})")
         raise Problem(422, "The pool is refused", f"{wrong.path}: {wrong.message}", [wrong])
     try:
-        provider = await asyncio.to_thread(master.clouds.get, body.cloud)
-        pools.check_launch(provider, body.launch)
+        await asyncio.to_thread(pools.check_launch, master.clouds, body.cloud, body.launch)
     except ProviderError as error:
         path = "cloud" if body.cloud not in master.clouds.names() else "launch"
         raise Problem(422, "The pool is refused", str(error), [FieldProblem(path=path, message=str(error))]) from error

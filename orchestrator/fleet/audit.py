@@ -10,10 +10,10 @@ from sqlalchemy import Engine, select
 
 from orchestrator.clouds import Clouds
 from orchestrator.model.states import LAUNCH_OPEN, NODE_LIVE, NodeState
-from orchestrator.model.tables import Launch, Node, Pool, table
+from orchestrator.model.tables import Launch, Node, table
 from providers.base import Instance, InstanceState, ProviderError
 
-pools, nodes, launches = table(Pool), table(Node), table(Launch)
+nodes, launches = table(Node), table(Launch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,8 @@ def _live_machines(engine: Engine, cloud: str) -> dict[str, tuple[int, str]]:
     """Machines that live rows had already seen in the cloud before it was asked."""
     query = (
         select(nodes.c.id, nodes.c.instance_id, nodes.c.state)
-        .join(pools, pools.c.id == nodes.c.pool_id)
-        .where(pools.c.cloud == cloud, nodes.c.state.in_(NODE_LIVE), nodes.c.seen_at.is_not(None))
+        .join(launches, launches.c.id == nodes.c.launch_id)
+        .where(launches.c.cloud == cloud, nodes.c.state.in_(NODE_LIVE), nodes.c.seen_at.is_not(None))
     )
     with engine.connect() as connection:
         return {row.instance_id: (row.id, row.state) for row in connection.execute(query)}

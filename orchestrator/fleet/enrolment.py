@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
-from orchestrator.fleet import leaving
+from orchestrator.fleet import holds, leaving
 from orchestrator.fleet.secrets import launch_of, sha256
 from orchestrator.model.states import LAUNCH_OPEN, NodeState
 from orchestrator.model.tables import Deployment, Launch, Node, Pool, table
@@ -91,6 +91,7 @@ def _let_in(tx: Tx, request: Enrol, node: Row[Any], launch: Row[Any]) -> Enrolle
         "address": request.address or node.address,
     }
     advance(tx, Node, [Move(node.id, node.state, NodeState.READY, "its agent has enrolled", values, links)])
+    holds.worked(tx, node.launch_id)
     return Enrolled(node.id, node.slots, launch.lease_s)
 
 

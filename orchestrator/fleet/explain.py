@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from orchestrator.fleet import planner
+from orchestrator.fleet.planner import Plan
 from orchestrator.fleet.view import pool_view
 from orchestrator.model.states import JOB_OPEN, NODE_LIVE, AttemptState, NodeState, TaskState
 from orchestrator.model.tables import Attempt, Deployment, Event, Job, Node, Pool, Task, TaskNeed, table
-from policies.base import Decision
 
 jobs, tasks, needs, attempts, deployments = (table(m) for m in (Job, Task, TaskNeed, Attempt, Deployment))
 nodes, pools, events = (table(m) for m in (Node, Pool, Event))
@@ -83,16 +83,16 @@ def explain_pool(connection: Connection, pool_id: int, now: datetime) -> Explana
         return None
     pool = dict(row)
     view = pool_view(connection, pool, now)
-    decision = planner.decide(view, pool)
+    decision = planner.decide(connection, view, pool)
     told = [f"{len(view.nodes)} node(s) of at most {pool['max_nodes']}, at least {pool['min_nodes']} without a token."]
-    if held := planner.Bounds.of(pool).held:
+    if held := planner.Bounds.of(pool, view).held:
         told.append(f"{held[0].upper()}{held[1:]}.")
     told += [
         f"{demand.owner} asks for {demand.count} with token {demand.token} since {_at(demand.since)}."
         for demand in view.demands
     ]
     told += [f"Waiting: {wait.reason}." for wait in decision.waits]
-    told += [f"About to launch {wish.count}: {wish.reason}." for wish in decision.launches]
+    told += [f"About to launch {place.count} ({place.rung.label}): {wish.reason}." for wish, place in decision.launches]
     state = "paused" if pool["paused_at"] else "frozen" if pool["frozen_reason"] else "active"
     nothing = "nothing until a job asks for machines"
     return Explanation(f"pool {pool['name']}", state, told, "" if view.demands or view.nodes else nothing)
@@ -102,12 +102,12 @@ def _pools(connection: Connection) -> Sequence[Mapping[str, Any]]:
     return [dict(row) for row in connection.execute(select(pools).where(pools.c.gone_at.is_(None))).mappings()]
 
 
-def _decision(connection: Connection, pool: Mapping[str, Any], now: datetime) -> Decision:
-    return planner.decide(pool_view(connection, pool, now), pool)
+def _decision(connection: Connection, pool: Mapping[str, Any], now: datetime) -> Plan:
+    return planner.decide(connection, pool_view(connection, pool, now), pool)
 
 
 def _deployments(
-    connection: Connection, job_id: int, decisions: Mapping[int, tuple[Mapping[str, Any], Decision]]
+    connection: Connection, job_id: int, decisions: Mapping[int, tuple[Mapping[str, Any], Plan]]
 ) -> Iterator[str]:
     mine = (deployments.c.job_id == job_id, deployments.c.closed_at.is_(None))
     for row in connection.execute(select(deployments).where(*mine)).all():

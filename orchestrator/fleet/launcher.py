@@ -18,7 +18,7 @@ from sqlalchemy import func, select, update
 from orchestrator.clouds import Clouds
 from orchestrator.fleet import leaving
 from orchestrator.fleet.bootstrap import UserDataTooLarge
-from orchestrator.fleet.pools import OURS
+from orchestrator.fleet.rungs import ladder
 from orchestrator.model.states import LAUNCH_OPEN, LaunchState, NodeState
 from orchestrator.model.tables import Launch, Node, Pool, table
 from orchestrator.store.doors import Move, advance
@@ -56,8 +56,10 @@ class Order:
     id: int
     tries: int
     count: int
+    cloud: str
     image: str
     instance_type: str
+    template: Mapping[str, Any]
     overdue: bool
     pool: Mapping[str, Any]
     node_ids: Sequence[int]
@@ -107,10 +109,10 @@ class Launcher:
     def _outcome(self, order: Order) -> Callable[[Tx], None]:
         """Call the cloud, and say what is to be written down of it."""
         try:
-            provider = self._clouds.get(order.pool["cloud"])
+            provider = self._clouds.get(order.cloud)
             found = self._look(provider, order) if order.tries > 1 else []
             if not found and order.overdue:
-                return lambda tx: _failed(tx, order, "launch_failed", "no answer before the boot deadline")
+                return lambda tx: _failed(tx, order, "launch_failed", "no machine was seen before the launch deadline")
             if not found and not order.node_ids:
                 return lambda tx: _abandoned(tx, order, self._visibility_s)
             whole = len(found) >= order.count or not order.node_ids
@@ -152,7 +154,6 @@ class Launcher:
         }
         if order.count == 1:  # machines of one call share their tags; a larger launch tells its nodes by their order
             tags[TAG_NODE] = str(order.node_ids[0])
-        template = {k: v for k, v in order.pool["launch"].items() if k not in OURS}
         return LaunchRequest(
             launch_id=self.token(order.id),
             count=order.count,
@@ -160,7 +161,7 @@ class Launcher:
             instance_type=order.instance_type,
             user_data=self._user_data(order.id, order.pool, provider.user_data_limit),
             tags=tags,
-            template=template,
+            template=order.template,
         )
 
 
@@ -184,7 +185,7 @@ def _take_one(tx: Tx, launch: Any) -> Order | None:
             return None
         count = len(waiting)
         values = {"machines": count, "tries": 1}
-        reason = f"asking {pool['cloud']} for {count} machine(s)"
+        reason = f"asking {launch.cloud} for {count} machine(s): {launch.label}"
         advance(tx, Launch, [Move(launch.id, launch.state, LaunchState.LAUNCHING, reason, values, links)])
         moves = [
             Move(node.id, node.state, NodeState.LAUNCHING, reason, {}, links | {"node_id": node.id}) for node in waiting
@@ -196,9 +197,11 @@ def _take_one(tx: Tx, launch: Any) -> Order | None:
         id=launch.id,
         tries=launch.tries + 1,
         count=count,
+        cloud=launch.cloud,
         image=launch.image,
         instance_type=launch.instance_type,
-        overdue=tx.now > launch.requested_at + timedelta(seconds=pool["boot_timeout_s"]),
+        template=launch.template,
+        overdue=tx.now > launch.requested_at + timedelta(seconds=pool["launch_timeout_s"]),
         pool=dict(pool),
         node_ids=[node.id for node in waiting],
     )
@@ -261,7 +264,11 @@ def _failed(tx: Tx, order: Order, end_reason: str, why: str) -> None:
 
 
 def _misconfigured(tx: Tx, order: Order, why: str) -> None:
-    """An operator must act: the pool launches nothing more until it is resumed, and says why."""
+    """An operator must act. A pool with other rungs goes on with those; else it launches nothing more until it is
+    resumed, and says why."""
+    if len(ladder(order.pool)) > 1:
+        _failed(tx, order, "misconfigured", why)
+        return
     _failed(tx, order, "launch_failed", why)
     unpaused = (pools.c.id == order.pool["id"], pools.c.paused_at.is_(None))
     tx.connection.execute(update(pools).where(*unpaused).values(paused_at=tx.now, paused_reason=why))

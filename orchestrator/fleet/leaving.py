@@ -10,13 +10,16 @@ from typing import Any
 from sqlalchemy import Row, exists, select
 
 from orchestrator.agents.results import lose_attempts
+from orchestrator.fleet import holds
 from orchestrator.model.states import NODE_ON_ITS_WAY, AttemptState, NodeState
 from orchestrator.model.tables import Attempt, Node, table
 from orchestrator.store.doors import Move, advance
 from orchestrator.store.writer import Tx
 
 nodes, attempts = table(Node), table(Attempt)
-_columns = (nodes.c.id, nodes.c.pool_id, nodes.c.state, nodes.c.end_reason, nodes.c.reason)
+_columns = (
+    nodes.c.id, nodes.c.pool_id, nodes.c.launch_id, nodes.c.state, nodes.c.end_reason, nodes.c.reason, nodes.c.enrolled_at
+)  # fmt: skip
 
 
 def begin(tx: Tx, node_id: int, end_reason: str, detail: str, *, actor: str = "master") -> None:
@@ -50,6 +53,8 @@ def at_once(tx: Tx, node_id: int, end_reason: str, detail: str, *, actor: str = 
         return
     values = {"end_reason": end_reason, "terminating_at": tx.now}
     _move(tx, node, NodeState.TERMINATING, f"{end_reason}: {detail}", values, actor)
+    if node.enrolled_at is None:
+        holds.failed(tx, node.launch_id, end_reason, detail)
     lose_attempts(tx, node_id, f"node {node_id} ended ({end_reason}: {detail})")
 
 

@@ -7,36 +7,49 @@ from typing import Any
 
 from sqlalchemy import func, insert, select, update
 
+from orchestrator.clouds import Clouds
 from orchestrator.fleet import leaving
+from orchestrator.fleet.rungs import OURS, laid_over
 from orchestrator.jobs.progress import close_deployments
 from orchestrator.model.states import NODE_ON_ITS_WAY, TaskState
 from orchestrator.model.tables import Node, Pool, Task, table
 from orchestrator.store.writer import Tx
-from providers.base import Misconfigured, Provider
+from providers.base import Misconfigured
 
 pools, nodes, tasks = table(Pool), table(Node), table(Task)
-# The keys of a launch template that are the master's own; all others are for the cloud's provider.
-OURS = {"image": str, "instance_type": str, "agent": str, "sizes": dict}
 
 
 class PoolExists(Exception):
     """A pool of this name is there already."""
 
 
-def check_launch(provider: Provider, launch: Mapping[str, Any]) -> None:
-    """The launch template of a pool: our keys here, the cloud's own by its provider. Raises Misconfigured."""
+def check_launch(clouds: Clouds, cloud: str, launch: Mapping[str, Any]) -> None:
+    """The launch template of a pool and each of its rungs: our keys here, the cloud's own by its provider. Raises
+    Misconfigured naming the key."""
+    rungs = launch.get("rungs", [])
+    if not isinstance(rungs, list) or not all(isinstance(rung, dict) for rung in rungs):
+        raise Misconfigured("launch.rungs is no list of mappings; write [{instance_type: …}, {instance_type: …}]")
+    plain = {key: value for key, value in launch.items() if key != "rungs"}
+    if not rungs:
+        _check_rung(clouds, cloud, plain, "launch")
+    for i, rung in enumerate(rungs):
+        named = rung.get("cloud", cloud)
+        _check_rung(clouds, named, laid_over(plain, rung, same_cloud=named == cloud), f"launch.rungs[{i}]")
+
+
+def _check_rung(clouds: Clouds, cloud: str, launch: Mapping[str, Any], path: str) -> None:
     for key in ("image", "instance_type"):
         if not launch.get(key):
-            raise Misconfigured(f"launch.{key} is missing; say which of the cloud's every machine begins with")
+            raise Misconfigured(f"{path}.{key} is missing; say which of the cloud's every machine begins with")
     for key, kind in OURS.items():
         if key in launch and not isinstance(launch[key], kind):
-            raise Misconfigured(f"launch.{key} is {launch[key]!r}; write a {kind.__name__}")
+            raise Misconfigured(f"{path}.{key} is {launch[key]!r}; write a {kind.__name__}")
     if launch.get("agent", "download") not in ("download", "preinstalled"):
-        raise Misconfigured(f"launch.agent is {launch['agent']!r}; write download or preinstalled")
+        raise Misconfigured(f"{path}.agent is {launch['agent']!r}; write download or preinstalled")
     for size, meaning in launch.get("sizes", {}).items():
         if size not in ("SMALL", "MEDIUM", "LARGE") or not isinstance(meaning, str):
-            raise Misconfigured(f"launch.sizes.{size} is unknown; give SMALL, MEDIUM and LARGE a type of the cloud each")
-    provider.validate({key: value for key, value in launch.items() if key not in OURS})
+            raise Misconfigured(f"{path}.sizes.{size} is unknown; give SMALL, MEDIUM and LARGE a type of the cloud each")
+    clouds.get(cloud).validate({key: value for key, value in launch.items() if key not in OURS})
 
 
 def create(tx: Tx, values: Mapping[str, Any], *, actor: str) -> int:

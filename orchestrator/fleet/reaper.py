@@ -9,11 +9,11 @@ from sqlalchemy import select, update
 
 from orchestrator.clouds import Clouds
 from orchestrator.model.states import NodeState
-from orchestrator.model.tables import Node, Pool, table
+from orchestrator.model.tables import Launch, Node, table
 from orchestrator.store.writer import Tx, Writer
 from providers.base import ProviderError
 
-pools, nodes = table(Pool), table(Node)
+launches, nodes = table(Launch), table(Node)
 
 AGAIN_FIRST_S = 15.0
 AGAIN_MOST_S = 300.0
@@ -43,9 +43,9 @@ def again_at(asked_at: datetime | None, tries: int) -> datetime | None:
 
 
 def _take_due(tx: Tx) -> dict[str, dict[int, str]]:
-    columns = (nodes.c.id, nodes.c.instance_id, nodes.c.terminate_asked_at, nodes.c.terminate_tries, pools.c.cloud)
+    columns = (nodes.c.id, nodes.c.instance_id, nodes.c.terminate_asked_at, nodes.c.terminate_tries, launches.c.cloud)
     leaving = (nodes.c.state == NodeState.TERMINATING, nodes.c.instance_id.is_not(None))
-    rows = tx.connection.execute(select(*columns).join(pools, pools.c.id == nodes.c.pool_id).where(*leaving)).all()
+    rows = tx.connection.execute(select(*columns).join(launches, launches.c.id == nodes.c.launch_id).where(*leaving)).all()
     due: dict[str, dict[int, str]] = defaultdict(dict)
     for node in rows:
         at = again_at(node.terminate_asked_at, node.terminate_tries)

@@ -8,16 +8,16 @@ from typing import Any
 
 from sqlalchemy import Connection, exists, select
 
+from orchestrator.fleet.holds import BOOT_FAILURES
 from orchestrator.model.states import NODE_LIVE, NODE_ON_ITS_WAY, AttemptState, NodeState
 from orchestrator.model.tables import Attempt, Deployment, Job, Node, table
 from policies.base import Demand, Failure, NodeView, PoolView
 
 nodes, deployments, attempts, jobs = (table(m) for m in (Node, Deployment, Attempt, Job))
 
-FAILED = ("boot_timeout", "no_capacity", "quota", "launch_failed", "vanished", "lost", "unhealthy")
-"""Reasons of a node's end that are failures of the infrastructure, and so slow down the next launch."""
-
-FAILURE_MEMORY = timedelta(hours=1)
+FAILED = (*BOOT_FAILURES, "launch_failed", "lost", "unhealthy")
+"""Reasons of a node's end that are failures of the infrastructure, and so slow down the next launch. What a cloud has not
+to give is held by its kind (`fleet.holds`) and slows down nothing else."""
 
 
 def pool_view(connection: Connection, pool: Mapping[str, Any], now: datetime) -> PoolView:
@@ -29,7 +29,7 @@ def pool_view(connection: Connection, pool: Mapping[str, Any], now: datetime) ->
         max_nodes=pool["max_nodes"],
         demands=() if pool["deleted_at"] else _demands(connection, pool["id"]),
         nodes=_nodes(connection, pool["id"]),
-        failures=_failures(connection, pool["id"], now),
+        failures=_failures(connection, pool, now),
     )
 
 
@@ -73,12 +73,12 @@ def _nodes(connection: Connection, pool_id: int) -> tuple[NodeView, ...]:
     )
 
 
-def _failures(connection: Connection, pool_id: int, now: datetime) -> tuple[Failure, ...]:
+def _failures(connection: Connection, pool: Mapping[str, Any], now: datetime) -> tuple[Failure, ...]:
     query = select(nodes.c.deployment_id, nodes.c.terminating_at, nodes.c.end_reason).where(
-        nodes.c.pool_id == pool_id,
+        nodes.c.pool_id == pool["id"],
         nodes.c.state.in_((NodeState.TERMINATING, NodeState.TERMINATED)),
         nodes.c.end_reason.in_(FAILED),
-        nodes.c.terminating_at > now - FAILURE_MEMORY,
+        nodes.c.terminating_at > now - timedelta(seconds=pool["relaunch_window_s"]),
     )
     # Machines of one launch that fail together, by one answer of the cloud, are one failure.
     rows = connection.execute(query.distinct().order_by(nodes.c.terminating_at))

@@ -6,7 +6,7 @@ One paged listing a cloud and look. Only a successful listing ends a node's row,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -59,6 +59,7 @@ class Watcher:
         self._grace = timedelta(seconds=orphan_grace_s)
         self._orphans: dict[str, datetime] = {}
         self._unreachable: dict[str, str] = {}
+        self._shown: dict[str, Counter[str | None]] = {}
 
     def step(self) -> None:
         for cloud in self._clouds.names():
@@ -99,7 +100,10 @@ class Watcher:
         seen = [node.id for node in rows if (machine := by_id.get(node.instance_id)) and machine.state.exists]
         if seen:
             tx.connection.execute(update(nodes).where(nodes.c.id.in_(seen)).values(seen_at=tx.now))
-        _freeze_overshoot(tx, look)
+        self._shown[look.cloud] = Counter(
+            i.tags.get(TAG_POOL) for i in look.instances if i.state.exists and i.state != InstanceState.ENDING
+        )
+        _freeze_overshoot(tx, sum(self._shown.values(), Counter()))
         return self._due_orphans(tx, look, {node.instance_id for node in rows})
 
     def _judge(self, tx: Tx, node: Row[Any], machine: Instance | None) -> None:
@@ -112,8 +116,8 @@ class Watcher:
         elif machine is None:
             leaving.at_once(tx, node.id, "vanished", f"the cloud shows no machine {node.instance_id} any more")
         elif machine.state in GONE:
-            told = f": {machine.fault}" if machine.fault else ""
-            leaving.at_once(tx, node.id, "vanished", f"the cloud says {machine.state} of {machine.id}{told}")
+            told = f"the cloud says {machine.state} of {machine.id}" + (f": {machine.fault}" if machine.fault else "")
+            leaving.at_once(tx, node.id, machine.cause or "vanished", told)
 
     def _due_orphans(self, tx: Tx, look: Look, known: set[str]) -> list[Instance]:
         """Machines of ours without a live row, seen again after the grace period (law 4)."""
@@ -151,11 +155,11 @@ class Watcher:
 
 
 def live_nodes(tx: Tx, cloud: str) -> Sequence[Row[Any]]:
-    """The nodes of a cloud's pools that are not terminated."""
+    """The nodes with machines in this cloud that are not terminated."""
     query = (
         select(nodes)
-        .join(pools, pools.c.id == nodes.c.pool_id)
-        .where(pools.c.cloud == cloud, nodes.c.state.in_(NODE_LIVE))
+        .join(launches, launches.c.id == nodes.c.launch_id)
+        .where(launches.c.cloud == cloud, nodes.c.state.in_(NODE_LIVE))
         .order_by(nodes.c.id)
     )
     return tx.connection.execute(query).all()
@@ -179,17 +183,20 @@ def _end_without_machine(tx: Tx, node: Row[Any]) -> None:
         leaving.ended(tx, node.id, "it never had a machine")
 
 
-def _freeze_overshoot(tx: Tx, look: Look) -> None:
-    """More machines of a pool than its cap and its launches in flight: launch nothing until that is understood."""
-    shown = Counter(i.tags.get(TAG_POOL) for i in look.instances if i.state.exists and i.state != InstanceState.ENDING)
-    for pool in tx.connection.execute(select(pools).where(pools.c.cloud == look.cloud)):
+def _freeze_overshoot(tx: Tx, shown: Mapping[str | None, int]) -> None:
+    """More machines of a pool than its cap and its launches in flight: launch nothing until that is understood.
+
+    `shown`: machines by the pool their tag names, over all clouds as each was last seen.
+    """
+    for pool in tx.connection.execute(select(pools).where(pools.c.gone_at.is_(None))):
         in_flight = tx.connection.execute(
             select(func.coalesce(func.sum(launches.c.machines), 0)).where(
                 launches.c.pool_id == pool.id, launches.c.state.in_(LAUNCH_OPEN)
             )
         ).scalar_one()
         most = max(pool.max_nodes, _rows_counted(tx, pool.id)) + in_flight
-        frozen = f"{shown[pool.name]} machines are shown where at most {most} may be" if shown[pool.name] > most else None
+        count = shown.get(pool.name, 0)
+        frozen = f"{count} machines are shown where at most {most} may be" if count > most else None
         if (frozen is None) != (pool.frozen_reason is None):
             tx.connection.execute(update(pools).where(pools.c.id == pool.id).values(frozen_reason=frozen))
             told = (

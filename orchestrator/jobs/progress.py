@@ -20,6 +20,7 @@ from orchestrator.store.prepared import Prepared
 from orchestrator.store.writer import Tx
 
 jobs, tasks, needs, deployments = (table(m) for m in (Job, Task, TaskNeed, Deployment))
+RELAUNCHES = 10  # machines that fail before they are of use and are replaced, unless the job says otherwise
 CHUNK = 500  # ids in one IN (…)
 
 _counted_down = Prepared(
@@ -43,6 +44,7 @@ class Target:
     image: str | None = None
     instance_type: str | None = None
     operation: str | None = None
+    relaunches: int | None = None
 
     def document(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value is not None}
@@ -84,6 +86,7 @@ def open_deployment(tx: Tx, job_id: int, task_id: int | None, target: Target) ->
         "pool_id": target.pool_id,
         "token": target.token,
         "machines": target.count,
+        "relaunches": RELAUNCHES if target.relaunches is None else target.relaunches,
         "image": target.image,
         "instance_type": target.instance_type,
         "opened_at": tx.now,
@@ -116,6 +119,18 @@ def became_ready(tx: Tx, ready: Iterable[Ready]) -> None:
     """Queue what can run, start its machines, and do the deploy and undeploy tasks there and then."""
     if done := _begin(tx, ready):
         settle(tx, done)
+
+
+def fail_queued(tx: Tx, job_id: int, token: str, why: str) -> None:
+    """End the job's tasks that wait for a node with this token, which will not come."""
+    waiting = (tasks.c.job_id == job_id, tasks.c.token == token, tasks.c.state == TaskState.QUEUED)
+    rows = tx.connection.execute(select(tasks.c.id, tasks.c.spec).where(*waiting).with_for_update()).all()
+    links = {"job_id": job_id}
+    ended = {"finished_at": tx.now, "run_after": None}
+    moves = [Move(row.id, TaskState.QUEUED, TaskState.FAILED, why, ended, links | {"task_id": row.id}) for row in rows]
+    advance(tx, Task, moves)
+    if rows:
+        settle(tx, [Ended(row.id, job_id, TaskState.FAILED, row.spec) for row in rows])
 
 
 def settle(tx: Tx, ended: Sequence[Ended]) -> None:

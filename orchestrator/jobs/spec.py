@@ -61,6 +61,7 @@ class Infrastructure(Strict):
     instance_type: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
     token: TokenText | None = None
     operation: Operation | None = None
+    relaunches: Annotated[int, Field(strict=True, ge=0, le=1000)] | None = None
 
     def over(self, base: Infrastructure | None) -> Infrastructure:
         """Task value first, then the job's. The token is not inherited: it stands on the target itself."""

@@ -172,6 +172,7 @@ def _placed(asked: Infrastructure, spec: JobSpec, job_id: int, known: Mapping[st
         image=asked.image,
         instance_type=asked.instance_type,
         operation=asked.operation,
+        relaunches=asked.relaunches,
     )
 
 

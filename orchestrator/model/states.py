@@ -4,7 +4,7 @@ Node     requested → launching → booting → ready → draining → terminat
          any of the first four ───(reason)────────► draining or terminating
 Launch   requested → launching → launched | failed
 Task     waiting → queued → running → succeeded | failed | cancelled | skipped
-                     ▲_________|  (a new attempt, not before run_after)
+                     ▲_________|  (a new attempt, not before run_after); queued → failed where no machine will come
 Attempt  running → succeeded | failed | timed_out | killed | lost | cancelled;  lost → late
 Job      queued → running → succeeded | failed | cancelled, derived from its tasks
 """
@@ -81,7 +81,8 @@ LAUNCH_STEPS: Steps = {
 }
 TASK_STEPS: Steps = {
     T.WAITING: frozenset({T.QUEUED, T.CANCELLED, T.SKIPPED}),
-    T.QUEUED: frozenset({T.RUNNING, T.CANCELLED, T.SKIPPED, T.SUCCEEDED}),  # succeeded: a deploy task runs nowhere
+    # Succeeded: a deploy task runs nowhere. Failed: the machines it waits for will not come.
+    T.QUEUED: frozenset({T.RUNNING, T.CANCELLED, T.SKIPPED, T.SUCCEEDED, T.FAILED}),
     T.RUNNING: frozenset({T.QUEUED, T.SUCCEEDED, T.FAILED, T.CANCELLED}),
     T.SUCCEEDED: frozenset(),
     T.FAILED: frozenset(),

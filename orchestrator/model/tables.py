@@ -134,7 +134,7 @@ class Pool(SQLModel, table=True):
     heartbeat_timeout_s: int = 90
     drain_timeout_s: int = 300
     lease_s: int = 900
-    launch_timeout_s: int = 180
+    launch_timeout_s: int = 600
     enrol_timeout_s: int = 120
     terminate_timeout_s: int = 900
     cloud_strikes: int = 3
@@ -236,7 +236,7 @@ class Attempt(SQLModel, table=True):
 class Deployment(SQLModel, table=True):
     """Machines a job or a task asked for: so many with this token, from when it is opened until it is closed.
 
-    `waiting` says why some of them cannot be had now."""
+    `waiting` says why some of them cannot be had now; `relaunches` how many failing ones are replaced."""
 
     id: int = _id()
     job_id: int = _reference("job.id", nullable=False, index=True)
@@ -244,6 +244,7 @@ class Deployment(SQLModel, table=True):
     pool_id: int = _reference("pool.id", nullable=False, index=True)
     token: str
     machines: int
+    relaunches: int = 10
     image: str | None = None
     instance_type: str | None = None
     waiting: str | None = _text()
@@ -262,6 +263,7 @@ class Launch(SQLModel, table=True):
     pool_id: int = _reference("pool.id", nullable=False)
     cloud: str
     kind: str
+    label: str
     template: dict[str, Any] = _json()
     probe: bool = False
     deployment_id: int | None = _reference("deployment.id")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.fleet.planner import Bounds, bounded, machine_kind
+from orchestrator.fleet.planner import Bounds, bounded
 from policies.base import Decision, Demand, Failure, LaunchWish, NodeView, PoolView, ReleaseWish
 from policies.iaas import decide, not_before
 
@@ -124,20 +124,21 @@ def test_each_demand_pays_for_its_own_failures() -> None:
 
 # ---- bounds ----------------------------------------------------------------------------------------------------------
 
-POOL = {"name": "main", "max_nodes": 5, "paused_at": None, "paused_reason": None, "frozen_reason": None}
+POOL: dict[str, object] = {"name": "main", "max_nodes": 5, "paused_at": None, "paused_reason": None, "frozen_reason": None}
+POOL |= {"relaunch_limit": 20, "relaunch_window_s": 3600}
 
 
 def test_every_node_counts_against_the_cap_whatever_its_state() -> None:
     nodes = [node(i, state=state) for i, state in enumerate(["requested", "ready", "draining", "terminating"])]
     seen = view(nodes=nodes, max_nodes=5)
-    decision = bounded(seen, Decision((LaunchWish(3, "x", 1),)), Bounds.of(POOL))
+    decision = bounded(seen, Decision((LaunchWish(3, "x", 1),)), Bounds.of(POOL, view()))
     assert wanted(decision) == [(1, 1)]
     assert [(wait.reason, wait.demand_id) for wait in decision.waits] == [("pool main at its limit of 5 node(s)", 1)]
 
 
 def test_the_first_wish_takes_the_room() -> None:
     decision = bounded(
-        view(), Decision((LaunchWish(4, "x", 1), LaunchWish(4, "y", 2), LaunchWish(1, "z", 3))), Bounds.of(POOL)
+        view(), Decision((LaunchWish(4, "x", 1), LaunchWish(4, "y", 2), LaunchWish(1, "z", 3))), Bounds.of(POOL, view())
     )
     assert wanted(decision) == [(1, 4), (2, 1)]
     assert [wait.demand_id for wait in decision.waits] == [2, 3]
@@ -145,7 +146,7 @@ def test_the_first_wish_takes_the_room() -> None:
 
 def test_over_the_cap_nothing_negative_is_granted() -> None:
     nodes = [node(i) for i in range(9)]
-    decision = bounded(view(nodes=nodes), Decision((LaunchWish(1, "x", 1),)), Bounds.of(POOL))
+    decision = bounded(view(nodes=nodes), Decision((LaunchWish(1, "x", 1),)), Bounds.of(POOL, view()))
     assert wanted(decision) == []
 
 
@@ -158,7 +159,7 @@ def test_over_the_cap_nothing_negative_is_granted() -> None:
 )
 def test_a_held_pool_launches_nothing_but_still_releases(change: dict[str, Any], said: str) -> None:
     asked = Decision((LaunchWish(1, "x", 1),), (ReleaseWish(1, "job_done", "y"),))
-    decision = bounded(view(nodes=[node(1)]), asked, Bounds.of({**POOL, **change}))
+    decision = bounded(view(nodes=[node(1)]), asked, Bounds.of({**POOL, **change}, view()))
     assert decision.launches == ()
     assert [wait.reason for wait in decision.waits] == [said]
     assert [release.node_id for release in decision.releases] == [1]
@@ -167,15 +168,7 @@ def test_a_held_pool_launches_nothing_but_still_releases(change: dict[str, Any],
 def test_busy_and_protected_nodes_stay() -> None:
     nodes = [node(1, busy=True), node(2, protected=True), node(3)]
     asked = Decision((), tuple(ReleaseWish(id_, "job_done", "x") for id_ in (1, 2, 3)))
-    assert [release.node_id for release in bounded(view(nodes=nodes), asked, Bounds.of(POOL)).releases] == [3]
-
-
-def test_the_kind_of_machine() -> None:
-    pool = {"launch": {"image": "ami-p", "instance_type": "SMALL", "sizes": {"SMALL": "t.s", "LARGE": "t.l"}}}
-    assert machine_kind(pool, None, None) == ("ami-p", "t.s")
-    assert machine_kind(pool, None, "DEFAULT") == ("ami-p", "t.s")
-    assert machine_kind(pool, "ami-x", "LARGE") == ("ami-x", "t.l")
-    assert machine_kind(pool, None, "m6i.metal") == ("ami-p", "m6i.metal")
+    assert [release.node_id for release in bounded(view(nodes=nodes), asked, Bounds.of(POOL, view())).releases] == [3]
 
 
 NODES = st.builds(

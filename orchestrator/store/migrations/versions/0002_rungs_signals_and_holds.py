@@ -13,7 +13,7 @@ depends_on = None
 
 def columns() -> list[tuple[str, sa.Column]]:
     return [
-        ('pool', sa.Column('launch_timeout_s', sa.Integer(), nullable=False, server_default='180')),
+        ('pool', sa.Column('launch_timeout_s', sa.Integer(), nullable=False, server_default='600')),
         ('pool', sa.Column('enrol_timeout_s', sa.Integer(), nullable=False, server_default='120')),
         ('pool', sa.Column('terminate_timeout_s', sa.Integer(), nullable=False, server_default='900')),
         ('pool', sa.Column('cloud_strikes', sa.Integer(), nullable=False, server_default='3')),
