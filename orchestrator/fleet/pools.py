@@ -16,7 +16,7 @@ from providers.base import Misconfigured, Provider
 
 pools, nodes, tasks = table(Pool), table(Node), table(Task)
 # The keys of a launch template that are the master's own; all others are for the cloud's provider.
-OURS = {"image": str, "instance_type": str, "agent": str, "sizes": dict}
+OURS = {"image": str, "instance_type": str, "agent": str, "sizes": dict, "watch_interruption": bool}
 
 
 class PoolExists(Exception):
