@@ -129,15 +129,17 @@ class Master:
             raise Misconfigured(str(error)) from error
 
     def _bootstrap_params(self, launch_id: int, pool: Mapping[str, Any], limit: int) -> BootstrapParams:
+        launch = pool["launch"]
         return BootstrapParams(
             master_url=self.settings.url,
             ca_pin=self._ca_pin,
             enrolment_secret=enrolment_secret(self.key, self.installation, launch_id),
             agent_sha256=agent_package().sha256,
-            agent=pool["launch"].get("agent", "download"),
+            agent=launch.get("agent", "download"),
             boot_timeout_s=pool["boot_timeout_s"],
             lease_s=pool["lease_s"],
             limit=limit,
+            watch_interruption=launch.get("watch_interruption", launch.get("market") == "spot"),
         )
 
     def _committed(self, events: Sequence[EventRow], queued: Queued) -> None:

@@ -10,6 +10,7 @@ import sys
 
 from calls import Master
 from enrolment import Refused, enrol
+from interruption import Interruption
 from journal import Journal
 from machine import Machine, say
 from worker import Worker
@@ -31,7 +32,8 @@ def main():
         say("the master has no place for this machine: %s" % refusal)
         return machine.power_off("enrolment refused")
     say("enrolled as node %d with %d slot(s)" % (identity["node_id"], identity["slots"]))
-    worker = Worker(master, machine, Journal(machine.path("journal")), identity)
+    watch = Interruption() if config.get("watch_interruption") else None
+    worker = Worker(master, machine, Journal(machine.path("journal")), identity, watch)
     return machine.power_off(worker.run())
 
 

@@ -27,13 +27,14 @@ class Master:
         self.host = host.strip("[]")
         self.port = int(port or (443 if scheme == "https" else 80))
         self.credential = ""
+        self.connect_s = 10.0
         self._tls = _Tls(self.host, ca_pin) if scheme == "https" else None
 
-    def connect(self, timeout_s=10.0):
-        # type: (float) -> socket.socket
+    def connect(self):
+        # type: () -> socket.socket
         """A connection that does not block from here on. Raises Failed."""
         try:
-            plain = socket.create_connection((self.host, self.port), timeout_s)
+            plain = socket.create_connection((self.host, self.port), self.connect_s)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = self._tls.wrap(plain) if self._tls else plain
             connection.setblocking(False)
@@ -107,9 +108,13 @@ class Call:
                 return False
             raise Failed("the connection to the master broke: %s" % error) from error
 
+    def body(self):
+        # type: () -> bytes
+        return bytes(self._got[self._body_at : self._body_at + self._body_size])
+
     def answer(self):
         # type: () -> dict
-        body = bytes(self._got[self._body_at : self._body_at + self._body_size])
+        body = self.body()
         try:
             parsed = json.loads(body) if body else {}
         except ValueError:

@@ -10,7 +10,7 @@ from calls import Failed
 from machine import say, write_private
 
 VERSION = "0.1.0"
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 class Refused(Exception):

@@ -1,7 +1,10 @@
 """The journal: what this node holds, on disk before it counts, until the master has acknowledged it.
 
-Lines of JSON, appended: an order accepted, an attempt about to start, ended, acknowledged. It survives the agent's death
-(the file system has the line), not the machine's: the master fences a machine that it lost.
+Lines of JSON: an order accepted, an attempt about to start, ended, acknowledged. It survives the agent's death (the file
+system has the line), not the machine's: the master fences a machine that it lost.
+
+A full disk must not make it lie. So an order is accepted only once the file has the room for everything that will ever be
+written of it; what is held can then be brought to its end whatever the jobs do with the rest of the disk.
 """
 
 import json
@@ -9,86 +12,131 @@ import os
 
 
 class Journal:
-    """Append-only; made anew, with what is open, when most of it is past."""
+    """Written from front to back, zeros after that; made anew, with what is open, when most of it is past."""
 
     COMPACT_AT = 1 << 20
+    ROOM = 32 << 10  # more than all the lines of one attempt after its order: its control file is bounded
+    AHEAD = 256 << 10  # room is asked for in such pieces
 
     def __init__(self, path):
         # type: (str) -> None
         self._path = path
         self.orders, self.begun, self.ended = {}, set(), {}  # type: dict, set, dict
-        self._file, self._size, self._compact_at = -1, 0, self.COMPACT_AT
+        self._file, self._size, self._room, self._compact_at = -1, 0, 0, self.COMPACT_AT
         self._read()
-        self._compact()  # a line that was cut short must not take the next one with it
+        if not self._compact():  # a line that was cut short must not take the next one with it
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+            self._put(b"\n")
 
     def accept(self, order):
         # type: (dict) -> None
+        """Raises OSError where the disk has no room for it; then it is not held."""
+        line = _line(["order", order])
+        self._reserve(len(line) + self.ROOM * (len(self.orders) + 1))
+        self._put(line)
         self.orders[order["attempt"]] = order
-        self._write(["order", order])
 
     def begin(self, attempt):
         # type: (int) -> None
         """Before its process is started: after a crash nobody can tell whether it was."""
+        self._put(_line(["begin", attempt]))
         self.begun.add(attempt)
-        self._write(["begin", attempt])
 
     def end(self, result):
         # type: (dict) -> None
+        """Goes up even where it cannot be written down any more: after a crash the attempt would be lost at worst."""
+        try:
+            self._put(_line(["end", result]))
+        except OSError:
+            if result["attempt"] not in self.begun:  # after a crash it would be run
+                raise
         self.ended[result["attempt"]] = result
-        self._write(["end", result])
+
+    def refuse(self, result):
+        # type: (dict) -> None
+        """The result of an order that was not accepted. It need not outlive the agent: the order would come again."""
+        self.ended[result["attempt"]] = result
 
     def acknowledged(self, attempt):
         # type: (int) -> None
+        if attempt in self.orders:
+            try:
+                self._put(_line(["gone", attempt]))
+            except OSError:  # after a crash its end would go up once more, and be passed over
+                pass
         self.orders.pop(attempt, None)
         self.begun.discard(attempt)
         self.ended.pop(attempt, None)
-        self._write(["gone", attempt])
         if self._size > self._compact_at:
             self._compact()
 
-    def _write(self, entry):
-        # type: (list) -> None
-        line = _line(entry)
-        self._size += len(line)
-        if os.write(self._file, line) < len(line):
+    def _put(self, line):
+        # type: (bytes) -> None
+        if os.pwrite(self._file, line, self._size) < len(line):
             raise OSError("the disk is full: the journal cannot be written")
+        self._size += len(line)
+
+    def _reserve(self, more):
+        # type: (int) -> None
+        if self._size + more > self._room:
+            os.posix_fallocate(self._file, 0, self._size + more + self.AHEAD)
+            self._room = self._size + more + self.AHEAD
 
     def _compact(self):
-        # type: () -> None
-        """A new file with what is open, whole or not at all."""
+        # type: () -> bool
+        """A new file with what is open, whole or not at all. False on a full disk: the old one still has its room."""
         lines = [_line(["order", order]) for order in self.orders.values()]
         lines += [_line(["begin", attempt]) for attempt in self.begun]
-        lines += [_line(["end", result]) for result in self.ended.values()]
+        lines += [_line(["end", result]) for result in self.ended.values() if result["attempt"] in self.orders]
+        size = sum(map(len, lines))
+        room = size + self.ROOM * len(self.orders) + self.AHEAD
         fresh = self._path + ".new"
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.writelines(lines)
+        try:
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, room)
+                file.writelines(lines)
+        except OSError:
+            if os.path.exists(fresh):
+                os.unlink(fresh)
+            self._compact_at = self._size + self.COMPACT_AT
+            return False
         os.rename(fresh, self._path)
         if self._file >= 0:
             os.close(self._file)
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
-        self._size = sum(map(len, lines))
-        self._compact_at = max(self.COMPACT_AT, 2 * self._size)
+        self._file = os.open(self._path, os.O_WRONLY)
+        self._size, self._room = size, room
+        self._compact_at = max(self.COMPACT_AT, 2 * size)
+        return True
 
     def _read(self):
         # type: () -> None
         if not os.path.exists(self._path):
             return
+        at = 0
         with open(self._path, "rb") as file:
             for line in file:
-                try:
-                    kind, value = json.loads(line)
-                except ValueError:  # the last line of an agent that died while writing it
-                    continue
-                if kind == "order":
-                    self.orders[value["attempt"]] = value
-                elif kind == "begin":
-                    self.begun.add(value)
-                elif kind == "end":
-                    self.ended[value["attempt"]] = value
-                elif kind == "gone":
-                    self.orders.pop(value, None)
-                    self.begun.discard(value)
-                    self.ended.pop(value, None)
+                written = line.rstrip(b"\0")
+                if written:
+                    self._size = at + len(written)
+                    self._read_line(written.lstrip(b"\0"))
+                at += len(line)
+
+    def _read_line(self, line):
+        # type: (bytes) -> None
+        try:
+            kind, value = json.loads(line)
+        except ValueError:  # the last line of an agent that died while writing it
+            return
+        if kind == "order":
+            self.orders[value["attempt"]] = value
+        elif kind == "begin":
+            self.begun.add(value)
+        elif kind == "end":
+            self.ended[value["attempt"]] = value
+        elif kind == "gone":
+            self.orders.pop(value, None)
+            self.begun.discard(value)
+            self.ended.pop(value, None)
 
 
 def _line(entry):

@@ -1,37 +1,61 @@
-"""The tail of an attempt's output file: what of it the master has, and what goes up next."""
+"""The tail of an attempt's output file: what of it the master has, what goes up next, and how long it may get."""
 
 import binascii
 import os
 
+CUT = b"\n[elastic-orchestrator: the output is cut here, it is over the limit]\n"
+
 
 class LogTail:
-    """The file grows while its process runs; `close` fixes its size. Offsets count bytes from its beginning."""
+    """The file grows while its process runs; `close` fixes its size. Offsets count bytes from its beginning.
+
+    Its process appends to it directly, past the agent. So the limit is kept by `look`: what is over it is cut off again,
+    and the last bytes within say so.
+    """
 
     CHUNK = 128 << 10
     CHUNK_TOTAL = 512 << 10  # of all attempts, in one call
 
-    def __init__(self, path):
-        # type: (str) -> None
+    def __init__(self, path, limit):
+        # type: (str, int) -> None
         self._path = path
+        self._limit = limit
+        self._settled = max(0, limit - len(CUT))  # up to here nothing can change any more
         self._size = None  # type: int | None
         self._acknowledged = 0
         self._sending = 0
 
+    def look(self):
+        # type: () -> int
+        """Cut off what is over the limit; the file's size after it."""
+        try:
+            size = os.stat(self._path).st_size
+            if size <= self._limit:
+                return size
+            file = os.open(self._path, os.O_WRONLY)
+        except FileNotFoundError:
+            return 0
+        try:
+            os.pwrite(file, CUT, self._limit - len(CUT) if self._limit > len(CUT) else 0)
+            os.ftruncate(file, self._limit)
+        finally:
+            os.close(file)
+        self._settled = self._limit
+        return self._limit
+
     def close(self):
         # type: () -> int
-        try:
-            self._size = os.stat(self._path).st_size
-        except FileNotFoundError:
-            self._size = 0
+        self._size = self._settled = self.look()
         return self._size
 
     def chunks(self, attempt, budget):
         # type: (int, list) -> list
         """The next piece as the master takes it, within the call's budget of bytes; [] where there is none."""
         self._sending = self._acknowledged
-        if (self._size is not None and self._acknowledged >= self._size) or budget[0] <= 0:
+        most = min(self.CHUNK, budget[0], self._settled - self._acknowledged)
+        if most <= 0:
             return []
-        data = self._read(self._acknowledged, min(self.CHUNK, budget[0]))
+        data = self._read(self._acknowledged, most)
         if not data:
             return []
         budget[0] -= len(data)

@@ -8,8 +8,11 @@ import time
 
 def say(text):
     # type: (str) -> None
-    sys.stderr.write("elastic-orchestrator agent: %s %s\n" % (time.strftime("%H:%M:%S"), text))
-    sys.stderr.flush()
+    try:
+        sys.stderr.write("elastic-orchestrator agent: %s %s\n" % (time.strftime("%H:%M:%S"), text))
+        sys.stderr.flush()
+    except OSError:  # a full disk may keep the agent from talking, not from working
+        pass
 
 
 class Machine:

@@ -1,4 +1,8 @@
-"""Processes of attempts: each in a session and process group of its own, in a work folder, its output in a file."""
+"""Processes of attempts: each in a session and process group of its own, in a work folder, its output in a file.
+
+A process that leaves its group for a session of its own is still known: its environment names its attempt's control file,
+and with it the machine and the attempt that it is of.
+"""
 
 import errno
 import os
@@ -7,6 +11,8 @@ import time
 
 TERM, KILL = signal.SIGTERM, signal.SIGKILL
 SHELL = "/bin/sh"
+CONTROL = "ORCHESTRATOR_CONTROL"
+CONTROL_NAME = ".orchestrator-control"
 # What Python changed for itself and no job should inherit.
 DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD]
 
@@ -14,13 +20,13 @@ DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD]
 class Running:
     """One attempt under way. Times are of the monotonic clock but `started_at`, which the master is told."""
 
-    __slots__ = ("attempt", "deadline", "grace_s", "log", "pid", "started", "started_at", "stopping")
+    __slots__ = ("attempt", "deadline", "grace_s", "pid", "started", "started_at", "stopping", "work")
 
-    def __init__(self, order, pid, log):
+    def __init__(self, order, pid, work):
         # type: (dict, int, str) -> None
         self.attempt = order["attempt"]
         self.pid = pid
-        self.log = log
+        self.work = work
         self.started = time.monotonic()
         self.started_at = time.time()
         self.grace_s = order["grace_s"]
@@ -30,11 +36,11 @@ class Running:
 
     def stop(self, outcome):
         # type: (str) -> None
-        """TERM to the group now, KILL after the grace; `outcome` is what it ends as."""
+        """TERM to all its processes now, KILL after the grace; `outcome` is what it ends as."""
         if self.stopping is None:
             self.stopping = outcome
             self.deadline = time.monotonic() + self.grace_s
-            kill_group(self.pid, TERM)
+            self._signal(TERM)
 
     def check_time(self, now):
         # type: (float) -> None
@@ -46,30 +52,43 @@ class Running:
             if self.stopping == "timed_out":
                 self.stopping = "killed"
             self.deadline = None
-            kill_group(self.pid, KILL)
+            self._signal(KILL)
+
+    def _signal(self, how):
+        # type: (int) -> None
+        """The group, and who left it: each once, for a second TERM means "at once" to many programs."""
+        kill_group(self.pid, how)
+        kill_marked(self.work, how, but_group=self.pid)
 
 
 def start(order, work, log, environment):
     # type: (dict, str, str, dict) -> Running
     """Start the order's command in the folder `work`. Raises OSError or ValueError where the machine cannot."""
+    own = {CONTROL: os.path.join(work, CONTROL_NAME)}
     os.chdir(work)  # the agent is one thread, and posix_spawn has no working folder of its own
     try:
-        pid = os.posix_spawn(
-            SHELL,
-            [SHELL, "-c", order["run"]],
-            dict(environment, **order["env"]),
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-            setsid=True,
-            setsigmask=[],
-            setsigdef=DEFAULT_SIGNALS,
-        )
+        pid = spawn(order["run"], dict(environment, **dict(order["env"], **own)), log)
     finally:
         os.chdir("/")
-    return Running(order, pid, log)
+    return Running(order, pid, work)
+
+
+def spawn(command, environment, output):
+    # type: (str, dict, str) -> int
+    """A shell with this command, its output appended to a file: its pid, which is its session's and its group's too."""
+    return os.posix_spawn(
+        SHELL,
+        [SHELL, "-c", command],
+        environment,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+        setsigmask=[],
+        setsigdef=DEFAULT_SIGNALS,
+    )
 
 
 def reap():
@@ -98,21 +117,24 @@ def kill_group(pid, how):
             raise
 
 
-def kill_leftovers(attempt):
-    # type: (int) -> int
-    """End every process of this attempt that an earlier agent left, found by its environment. Returns how many."""
-    marks = {b"ORCHESTRATOR_ATTEMPT_ID=%d" % attempt}
-    if "ORCHESTRATOR_ROOT" in os.environ:  # a local cloud's machines share one process table
-        marks.add(b"ORCHESTRATOR_ROOT=" + os.environb[b"ORCHESTRATOR_ROOT"])
-    killed = 0
+def kill_marked(folder, how=KILL, but_group=0, spared=()):
+    # type: (str, int, int, ...) -> int
+    """Signal every process whose control file lies under `folder`, an attempt's work folder or the folder of them all;
+    those of the `spared` work folders and of one group left out. Returns how many. Reads the whole process table:
+    for attempts that are stopped, not for each that ends."""
+    mark = ("%s=%s/" % (CONTROL, folder)).encode()
+    keep = tuple(("%s=%s/" % (CONTROL, work)).encode() for work in spared)
+    signalled = 0
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
         try:
             with open("/proc/%s/environ" % name, "rb") as file:
-                if marks.issubset(file.read().split(b"\0")):
-                    os.kill(int(name), KILL)
-                    killed += 1
+                lines = file.read().split(b"\0")
+            for line in lines:
+                if line.startswith(mark) and not line.startswith(keep) and os.getpgid(int(name)) != but_group:
+                    os.kill(int(name), how)
+                    signalled += 1
         except OSError:
             continue
-    return killed
+    return signalled

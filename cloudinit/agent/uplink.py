@@ -8,15 +8,22 @@ import time
 from calls import Call, Failed
 from machine import say
 
-ANSWER_S = 45.0  # longer than any call may wait at the master
-
 
 class Uplink:
-    """`step` moves the calls on and returns the next answer, or None when there is nothing to do now."""
+    """`step` moves the calls on and returns the next answer, or None when there is nothing to do now.
 
-    def __init__(self, master):
-        # type: (...) -> None
+    However the line to the master was lost, the next try after it is back comes within `silence_s`, after which the master
+    would take the node for lost: connecting, waiting for an answer and pausing each have their share of it.
+    """
+
+    def __init__(self, master, silence_s):
+        # type: (..., float) -> None
         self._master = master
+        share_s = silence_s / 3.0
+        self.wait_s = min(20.0, share_s)  # how long a call with nothing to say may wait at the master
+        self._answer_s = min(25.0, share_s)  # and its answer on the way
+        self._longest_pause_s = min(6.0, share_s / 2.5)
+        master.connect_s = min(10.0, share_s)
         self._call = None  # type: Call | None
         self._waits = False  # the call under way had nothing to say and may wait at the master
         self._overtaken = None  # type: Call | None
@@ -63,7 +70,7 @@ class Uplink:
         if time.monotonic() < self._not_before:
             return
         connection = self._rested() or self._master.connect()
-        self._call = Call(connection, self._master.request("/agent/v1/sync", body), ANSWER_S)
+        self._call = Call(connection, self._master.request("/agent/v1/sync", body), body["wait_s"] + self._answer_s)
         self._waits = body["wait_s"] > 0
         selector.register(connection, selectors.EVENT_READ)
 
@@ -142,4 +149,5 @@ class Uplink:
             connection.close()
         self._call, self._overtaken, self._free, self._waits = None, None, [], False
         self._failures += 1
-        self._not_before = time.monotonic() + min(0.1 * 2 ** min(self._failures, 7), 10.0) * random.uniform(0.5, 1.5)
+        pause_s = min(0.1 * 2 ** min(self._failures, 7), self._longest_pause_s)
+        self._not_before = time.monotonic() + pause_s * random.uniform(0.5, 1.5)

@@ -5,14 +5,16 @@ import selectors
 import signal
 import time
 
+import control
+from engine import Engine
 from logtail import LogTail
 from machine import say
-from processes import kill_leftovers, reap, start
+from processes import CONTROL_NAME, kill_marked, reap, start
 from uplink import Uplink
 from workfolders import WorkFolders
 
-POLL_S = 20.0  # how long a call with nothing to say may wait at the master
 LOG_LOOK_S = 0.25
+SWEEP_S = 15.0  # what a job leaves in a session of its own may live so long
 RETURN_AFTER_S = 1.0  # an order that found no slot by then may find one elsewhere
 AHEAD_MOST = 32
 GATHER_S = 0.005  # while there is work at hand, results go up together: a call costs the master the same for ten as for one
@@ -21,15 +23,19 @@ REMEMBERED = 4096
 
 
 class Worker:
-    """Orders come in by `take`, leave as results by the journal; `run` until the machine is to end."""
+    """Orders come in by `take`, leave as results by the journal; `run` until the machine is to end.
 
-    def __init__(self, master, machine, journal, identity):
+    `interruption` is watched where the cloud may take the machine back."""
+
+    def __init__(self, master, machine, journal, identity, interruption=None):
         # type: (...) -> None
         self._machine = machine
         self._journal = journal
         self._slots = identity["slots"]
         self._lease_s = identity["lease_s"]
-        self._uplink = Uplink(master)
+        self._log_limit = identity.get("log_limit", 16 << 20)
+        self._uplink = Uplink(master, identity.get("heartbeat_timeout_s", 90))
+        self._interruption = interruption
         self._waiting = {}  # type: dict  # order and when it came, by attempt
         self._running = {}  # type: dict  # Running by pid
         self._tails = {}  # type: dict  # LogTail by attempt
@@ -39,6 +45,10 @@ class Worker:
         self._mean_s = None  # type: float | None
         self._answered = 0.0
         self._environment = {k: v for k, v in os.environ.items() if k in _KEPT}
+        self._engine = Engine(machine.state, self._environment)
+        self._said = {}  # type: dict  # news of the machine in the call under way
+        self._look_at = 0.0
+        self._sweep_at = None  # type: float | None  # once an attempt has ended
         self._selector = selectors.DefaultSelector()
         self._wake_r, self._wake_w = os.pipe()
 
@@ -59,6 +69,8 @@ class Worker:
                     _drain(self._wake_r)
             self._reap()
             self._keep_time()
+            if self._interruption is not None:
+                self._interruption.step(self._selector)
             if self._uplink.gone:
                 self._stop_all("cancelled")
                 return "the master has ended this node"
@@ -70,11 +82,10 @@ class Worker:
         """After a restart of the agent: what had begun is ended and given up, what had not is done now."""
         for attempt, order in list(self._journal.orders.items()):
             if attempt in self._journal.ended:
-                self._tails[attempt] = LogTail(self._log(attempt))
-                self._tails[attempt].close()
+                self._tail(attempt).close()
             elif attempt in self._journal.begun:
-                killed = kill_leftovers(attempt)
-                self._tails[attempt] = LogTail(self._log(attempt))
+                killed = kill_marked(self._work(attempt))
+                self._tail(attempt)
                 self._end(attempt, "lost", detail="the agent died while it ran (%d process(es) left were ended)" % killed)
             else:
                 self._waiting[attempt] = (order, time.monotonic())
@@ -86,6 +97,9 @@ class Worker:
         """What the master said."""
         self._answered = time.monotonic()
         self._draining = bool(answer.get("draining"))
+        self._engine.told(self._said.get("health"))
+        if self._interruption is not None:
+            self._interruption.told(self._said.get("reclaim_at"))
         for item in answer.get("logs", ()):
             if item["attempt"] in self._tails:
                 self._tails[item["attempt"]].acknowledge(item["offset"])
@@ -93,49 +107,73 @@ class Worker:
             if attempt not in self._tails or self._tails[attempt].all_acknowledged():
                 self._forget(attempt)  # else the master lost some of the log: both go up again
         for order in answer.get("orders", ()):
-            if order["attempt"] not in self._past and order["attempt"] not in self._journal.orders:
-                self._journal.accept(order)
-                self._waiting[order["attempt"]] = (order, time.monotonic())
+            if not any(order["attempt"] in had for had in (self._past, self._journal.orders, self._journal.ended)):
+                self._accept(order)
         for item in answer.get("stop", ()):
             self._stop(item["attempt"], item["why"])
-        if self._draining:
-            for attempt in list(self._waiting):
-                self._give_back(attempt, "handed back: the node is draining")
+
+    def _accept(self, order):
+        # type: (dict) -> None
+        try:
+            self._journal.accept(order)
+        except OSError as error:
+            self._journal.refuse(_result(order["attempt"], "returned", detail="handed back: no room for it: %s" % error))
+            self._engine.check()
+        else:
+            self._waiting[order["attempt"]] = (order, time.monotonic())
+
+    def _why_closed(self):
+        # type: () -> str
+        """Why no task is started here now; "" while tasks are."""
+        return "the node is draining" if self._draining else self._engine.trouble
 
     def _start_what_fits(self):
         # type: () -> None
-        while self._waiting and len(self._running) < self._slots:
-            attempt = next(iter(self._waiting))
-            order, _ = self._waiting.pop(attempt)
-            self._journal.begin(attempt)
-            self._tails[attempt] = LogTail(self._log(attempt))
-            try:
-                self._folders.take(self._work(attempt))
-                running = start(order, self._work(attempt), self._log(attempt), self._environment)
-            except (OSError, ValueError) as error:
-                self._end(attempt, "start_failed", detail="the machine could not start it: %s" % error)
-            else:
-                self._running[running.pid] = running
+        while self._waiting and len(self._running) < self._slots and not self._draining and self._engine.ready():
+            self._start(next(iter(self._waiting)))
+        closed = self._why_closed()
+        for attempt in list(self._waiting) if closed else ():
+            self._give_back(attempt, "handed back: %s" % closed)
+
+    def _start(self, attempt):
+        # type: (int) -> None
+        order, _ = self._waiting.pop(attempt)
+        self._journal.begin(attempt)
+        self._tail(attempt)
+        try:
+            self._folders.take(self._work(attempt))
+            running = start(order, self._work(attempt), self._log(attempt), self._environment)
+        except (OSError, ValueError) as error:
+            self._end(attempt, "start_failed", detail="the machine could not start it: %s" % error)
+            self._engine.check()
+        else:
+            self._running[running.pid] = running
 
     def _reap(self):
         # type: () -> None
-        if not self._running:
+        if not self._running and not self._engine.probing:
             return
         for pid, code in reap():
             running = self._running.pop(pid, None)
             if running is None:
+                self._engine.ended(pid, code)
                 continue
             took_s = time.monotonic() - running.started
             self._mean_s = took_s if self._mean_s is None else self._mean_s * 0.8 + took_s * 0.2
-            self._end(running.attempt, running.stopping or "exited", exit_code=code, started_at=running.started_at)
+            if running.stopping:
+                kill_marked(running.work)  # it was stopped, and so is what had left its group
+            more = {"exit_code": code, "started_at": running.started_at}
+            asked = control.read(os.path.join(running.work, CONTROL_NAME))
+            if asked is not None:
+                more["control"] = asked
+            self._end(running.attempt, running.stopping or "exited", **more)
+            if self._sweep_at is None:
+                self._sweep_at = time.monotonic() + SWEEP_S
 
     def _end(self, attempt, outcome, **more):
         # type: (int, str, **object) -> None
         tail = self._tails.get(attempt)
-        result = {"attempt": attempt, "outcome": outcome, "finished_at": time.time()}
-        result["log_size"] = tail.close() if tail else 0
-        result.update(more)
-        self._journal.end(result)
+        self._journal.end(_result(attempt, outcome, log_size=tail.close() if tail else 0, **more))
 
     def _stop(self, attempt, why):
         # type: (int, str) -> None
@@ -173,11 +211,25 @@ class Worker:
     def _keep_time(self):
         # type: () -> None
         now = time.monotonic()
+        self._engine.keep_time(now)
+        if now >= self._look_at:
+            self._look_at = now + LOG_LOOK_S
+            for running in self._running.values():
+                self._tails[running.attempt].look()
+        if self._sweep_at is not None and now >= self._sweep_at:
+            self._sweep()
         for running in self._running.values():
             running.check_time(now)
         for attempt, (_, came) in list(self._waiting.items()):
             if now - came > RETURN_AFTER_S and len(self._running) >= self._slots:
                 self._give_back(attempt, "handed back: no slot was free for it in time")
+
+    def _sweep(self):
+        # type: () -> None
+        """End what attempts that are over have left in sessions of their own. The process table is too long to be read
+        at the end of each."""
+        self._sweep_at = None
+        kill_marked(self._machine.path("work"), spared=[running.work for running in self._running.values()])
 
     def _call(self):
         # type: () -> None
@@ -196,17 +248,32 @@ class Worker:
         budget = [LogTail.CHUNK_TOTAL]
         logs = [chunk for attempt, tail in self._tails.items() for chunk in tail.chunks(attempt, budget)]
         results = [result for attempt, result in self._journal.ended.items() if self._log_is_up(attempt)]
-        if overtaking and not logs and not results:
+        machine = self._news_of_machine()
+        if overtaking and not logs and not results and not machine:
             return None
-        return {
-            "wait_s": 0 if logs or results else min(POLL_S, self._lease_s / 3),
-            "free": 0 if self._draining else max(0, self._slots + self._ahead() - len(self._running) - len(self._waiting)),
+        self._said = machine
+        message = {
+            "wait_s": 0 if logs or results or machine else min(self._uplink.wait_s, self._lease_s / 3),
+            "free": 0 if self._why_closed() else max(0, self._slots + self._ahead() - self._held()),
             "known": list(self._journal.orders),
             "stopping": [running.attempt for running in self._running.values() if running.stopping],
             "draining": self._draining,
             "results": results[:500],
             "logs": logs,
         }
+        message.update(machine)
+        return message
+
+    def _news_of_machine(self):
+        # type: () -> dict
+        news = {} if self._engine.news is None else {"health": self._engine.news}
+        if self._interruption is not None and self._interruption.news is not None:
+            news["reclaim_at"] = self._interruption.news
+        return news
+
+    def _held(self):
+        # type: () -> int
+        return len(self._running) + len(self._waiting)
 
     def _gather_s(self):
         # type: () -> float
@@ -242,7 +309,14 @@ class Worker:
             pause_s = min([LOG_LOOK_S, gather_s if gather_s > 0 else LOG_LOOK_S, *ends])
         elif self._uplink.idle:
             pause_s = 5.0
+        if self._interruption is not None:
+            pause_s = min(pause_s, self._interruption.pause_s())
         return max(0.0, min(pause_s, self._uplink.pause_s()))
+
+    def _tail(self, attempt):
+        # type: (int) -> LogTail
+        self._tails[attempt] = LogTail(self._log(attempt), self._log_limit)
+        return self._tails[attempt]
 
     def _work(self, attempt):
         # type: (int) -> str
@@ -254,6 +328,11 @@ class Worker:
 
 
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR", "ORCHESTRATOR_ROOT")
+
+
+def _result(attempt, outcome, log_size=0, **more):
+    # type: (int, str, int, **object) -> dict
+    return dict({"attempt": attempt, "outcome": outcome, "finished_at": time.time(), "log_size": log_size}, **more)
 
 
 def _drain(pipe):

@@ -26,7 +26,7 @@ AHEAD = 32
 
 _claimable = (
     tasks.c.id, tasks.c.job_id, tasks.c.name, tasks.c.spec, tasks.c.attempts, tasks.c.token,
-    jobs.c.params, jobs.c.state.label("job_state"), jobs.c.name.label("job_name"),
+    tasks.c.params.label("resume"), jobs.c.params, jobs.c.state.label("job_state"), jobs.c.name.label("job_name"),
 )  # fmt: skip
 _insert_attempt = Prepared(
     insert(attempts).returning(attempts.c.id), ("task_id", "node_id", "number", "state", "log_size", "claimed_at")
@@ -115,8 +115,9 @@ def orders_for(tx: Tx, node: Holder, attempt_ids: Sequence[int]) -> list[dict[st
 
 
 def order(node: Holder, task: Any, attempt_id: int, number: int) -> dict[str, Any]:
-    """What the agent is told of one attempt. Parameters and the task's own variables become its environment."""
-    env = {**task.params, **task.spec.get("env", {})}
+    """What the agent is told of one attempt. Parameters and the task's own variables become its environment; over them
+    goes what the attempt before asked for."""
+    env = {**task.params, **task.spec.get("env", {}), **(task.resume or {})}
     env |= {
         "ORCHESTRATOR_JOB_ID": str(task.job_id),
         "ORCHESTRATOR_JOB": task.job_name,

@@ -1,11 +1,14 @@
-"""What agents call, under `/agent/v1`: enrol, sync, and the agent itself. Plain handlers: this is the hot path."""
+"""What agents call, under `/agent/v1`: boot, the agent itself, enrol, sync. Plain handlers: this is the hot path."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import binascii
-from typing import TypeVar
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from typing import Literal, TypeVar
 
 import orjson
 import structlog
@@ -18,18 +21,29 @@ from orchestrator.agents.exchange import Answer, LogChunk, SyncMessage, exchange
 from orchestrator.agents.handover import Handover
 from orchestrator.agents.logs import LogStore
 from orchestrator.agents.package import agent_package
+from orchestrator.agents.refusals import Refusals
 from orchestrator.agents.sessions import Session, Sessions
 from orchestrator.agents.waiters import Waiters
 from orchestrator.clock import Clock
+from orchestrator.fleet import signals
 from orchestrator.fleet.enrolment import Enrol, Refused, enrol
 from orchestrator.store.writer import Tx, Writer
 
 log = structlog.get_logger(__name__)
-PROTOCOL = 1
+PROTOCOLS = (1, 2)
+"""What this master speaks: the agents' own and the one before, for machines that run while the master is upgraded."""
 LARGEST_BODY = 4 << 20
 NO_MORE = 1 << 61  # an offset beyond every log: the agent sends nothing more of this one
 PRINTABLE = r"^[ -~]*$"
 M = TypeVar("M", bound=BaseModel)
+
+
+class BootMessage(BaseModel):
+    """What a machine tells that has no agent yet."""
+
+    secret: str = Field(max_length=200)
+    instance_id: str = Field(max_length=200, pattern=PRINTABLE)
+    phase: Literal["cloud-init began", "agent fetched"]
 
 
 class EnrolMessage(BaseModel):
@@ -60,34 +74,60 @@ class AgentEndpoints:
         self.handover = Handover(waiters)
         self._logs = logs
         self._clock = clock
-        self._key = key
-        self._installation = installation
         self._cut: set[int] = set()
+        self._refusals = Refusals()
+        self._note_booting = partial(signals.booting, key=key, installation=installation, refusals=self._refusals)
+        self._let_in = partial(enrol, key=key, installation=installation, refusals=self._refusals)
 
     def routes(self) -> list[Route]:
         return [
-            Route("/agent/v1/agent.pyz", _agent, methods=["GET"]),
+            Route("/agent/v1/boot", self.boot, methods=["POST"]),
+            Route("/agent/v1/agent.pyz", self.agent, methods=["GET"]),
             Route("/agent/v1/enrol", self.enrol, methods=["POST"]),
             Route("/agent/v1/sync", self.sync, methods=["POST"]),
         ]
+
+    async def boot(self, request: Request) -> Response:
+        message = await _read(request, BootMessage)
+        if isinstance(message, Response):
+            return message
+        if await self._booting(request, message):
+            return _say(200, {})
+        return _say(403, {"error": "unknown machine or wrong enrolment secret"})
+
+    async def agent(self, request: Request) -> Response:
+        """Anybody's; who says which machine it is has come so far in its boot."""
+        secret, instance_id = _credential(request), request.headers.get("x-instance-id", "")
+        try:
+            message = BootMessage(secret=secret, instance_id=instance_id, phase=signals.FETCHED)
+        except ValidationError:
+            message = None
+        if secret and message is not None:
+            await self._booting(request, message)
+        return Response(agent_package().content, media_type="application/zip")
+
+    async def _booting(self, request: Request, message: BootMessage) -> bool:
+        told = signals.Booting(message.secret, message.instance_id, message.phase, _address(request))
+        return await self._writer.awrite(lambda tx: self._note_booting(tx, told))
 
     async def enrol(self, request: Request) -> Response:
         message = await _read(request, EnrolMessage)
         if isinstance(message, Response):
             return message
-        if message.protocol != PROTOCOL:
-            return _say(400, {"error": f"this master speaks agent protocol {PROTOCOL}, not {message.protocol}"})
+        if message.protocol not in PROTOCOLS:
+            spoken = " and ".join(map(str, PROTOCOLS))
+            return _say(400, {"error": f"this master speaks agent protocols {spoken}, not {message.protocol}"})
         asked = Enrol(
             message.secret,
             message.instance_id,
             message.credential,
             message.agent_version,
-            request.client.host if request.client else None,
+            _address(request),
         )
-        answer = await self._writer.awrite(lambda tx: enrol(tx, asked, key=self._key, installation=self._installation))
+        answer = await self._writer.awrite(lambda tx: self._let_in(tx, asked))
         if isinstance(answer, Refused):
             return _say(403 if answer.final else 425, {"error": answer.reason})
-        return _say(200, {"node_id": answer.node_id, "slots": answer.slots, "lease_s": answer.lease_s})
+        return _say(200, {**asdict(answer), "log_limit": self._logs.limit})
 
     async def sync(self, request: Request) -> Response:
         session = await self._session(request)
@@ -97,6 +137,8 @@ class AgentEndpoints:
         if isinstance(message, Response):
             return message
         self._sessions.heard(session.node_id, self._clock())
+        if message.health is not None or message.reclaim_at is not None:
+            await self._hear(session, message)
         offsets = await self._store_logs(session, message.logs)
         answer = await self._exchange(session, message)
         if answer.gone:
@@ -114,6 +156,23 @@ class AgentEndpoints:
                 "draining": answer.draining,
             },
         )
+
+    async def _hear(self, session: Session, message: SyncMessage) -> None:
+        """News of the machine itself. A call that repeats them, for its answer was lost, changes nothing."""
+        health, reclaim_at = message.health, message.reclaim_at
+        fresh = health is not None and health.check != session.checked
+        if not fresh and reclaim_at is None:
+            return
+
+        def note(tx: Tx) -> None:
+            if health is not None and fresh:
+                signals.engine_checked(tx, session.node_id, "" if health.ok else health.trouble or "it does not say which")
+            if reclaim_at is not None:
+                signals.taken_back(tx, session.node_id, datetime.fromtimestamp(reclaim_at, UTC))
+
+        await self._writer.awrite(note)
+        if health is not None:
+            session.checked = health.check
 
     async def _exchange(self, session: Session, message: SyncMessage) -> Answer:
         """Exchange at once; with nothing to say, wait until there is or the agent's time is over."""
@@ -145,13 +204,13 @@ class AgentEndpoints:
         offsets: dict[int, int] = {}
         for chunk in chunks:
             if chunk.attempt not in mine:
-                await self._refuse(session, f"log of attempt {chunk.attempt} refused: it is not of this node")
+                await self._refuse(session, "foreign", f"log of attempt {chunk.attempt} refused: it is not of this node")
                 offsets[chunk.attempt] = NO_MORE
                 continue
             try:
                 data = base64.b64decode(chunk.data, validate=True)
             except binascii.Error:
-                await self._refuse(session, f"log of attempt {chunk.attempt} refused: not base64")
+                await self._refuse(session, "unreadable", f"log of attempt {chunk.attempt} refused: not base64")
                 continue
             offsets[chunk.attempt] = self._logs.append(chunk.attempt, chunk.offset, data)
             if chunk.offset + len(data) > self._logs.limit:
@@ -163,21 +222,22 @@ class AgentEndpoints:
         if attempt_id not in self._cut:
             self._cut.add(attempt_id)
             limit = f"{self._logs.limit / 1e6:g} MB"
-            await self._refuse(session, f"log of attempt {attempt_id} is over {limit}: the rest is refused", attempt_id)
+            reason = f"log of attempt {attempt_id} is over {limit}: the rest is refused"
+            await self._refuse(session, f"cut {attempt_id}", reason, attempt_id)
 
-    async def _refuse(self, session: Session, reason: str, attempt_id: int | None = None) -> None:
+    async def _refuse(self, session: Session, kind: str, reason: str, attempt_id: int | None = None) -> None:
+        """On record once a minute of each node and kind."""
+        node_id, request = session.node_id, object()
+
         def tell(tx: Tx) -> None:
-            tx.tell("node", session.node_id, reason, actor="agent", node_id=session.node_id, attempt_id=attempt_id)
+            if self._refusals.deserves((node_id, kind), request, tx.now):
+                tx.tell("node", node_id, reason, actor="agent", node_id=node_id, attempt_id=attempt_id)
 
         await self._writer.awrite(tell)
 
     async def _session(self, request: Request) -> Session | None:
         credential = _credential(request)
         return self._sessions.known(credential) or await asyncio.to_thread(self._sessions.look_up, credential)
-
-
-async def _agent(_: Request) -> Response:
-    return Response(agent_package().content, media_type="application/zip")
 
 
 async def _read(request: Request, model: type[M]) -> M | Response:
@@ -195,6 +255,10 @@ async def _read(request: Request, model: type[M]) -> M | Response:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         return _say(422, {"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"})
+
+
+def _address(request: Request) -> str | None:
+    return request.client.host if request.client else None
 
 
 def _credential(request: Request) -> str:

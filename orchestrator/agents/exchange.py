@@ -10,13 +10,22 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 from sqlalchemy import bindparam, select
 
 from orchestrator.agents.claims import AHEAD, Holder, claim, holder, orders_for
 from orchestrator.agents.results import Result, accept
 from orchestrator.fleet import leaving
-from orchestrator.jobs.outcomes import Outcome
+from orchestrator.jobs.outcomes import Control, Outcome
+from orchestrator.jobs.spec import EnvName, EnvValue
 from orchestrator.model.states import AttemptState, NodeState
 from orchestrator.model.tables import Attempt, Job, Task, table
 from orchestrator.store.prepared import Prepared
@@ -41,6 +50,33 @@ class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")  # a newer agent may say more
 
 
+def _storable(text: str) -> str:
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("no environment can hold it")
+    return text
+
+
+class ControlMessage(_Message):
+    """What the job's control file asked for, as its agent understood it."""
+
+    retry_after_s: Annotated[float, Field(ge=0, le=1e9)] | None = None
+    never: bool = False
+    params: Annotated[dict[EnvName, Annotated[EnvValue, AfterValidator(_storable)]], Field(max_length=1000)] | None = None
+    trouble: Annotated[Told, Field(max_length=300)] | None = None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _or_trouble(cls, value: Any, check: ModelWrapValidatorHandler[ControlMessage]) -> ControlMessage:
+        """A refused result would come again for ever; a control file that this master does not take is only passed over."""
+        try:
+            return check(value)
+        except ValidationError:
+            return cls(trouble="was not understood by the master")
+
+    def control(self) -> Control:
+        return Control(self.retry_after_s, self.never, self.params, self.trouble)
+
+
 class ResultMessage(_Message):
     """How an attempt ended on the node. Times are seconds since 1970 by the node's clock."""
 
@@ -51,11 +87,13 @@ class ResultMessage(_Message):
     log_size: Annotated[int, Field(ge=0, lt=1 << 62)] = 0
     started_at: Moment | None = None
     finished_at: Moment | None = None
+    control: ControlMessage | None = None
 
     def result(self) -> Result:
+        asked = self.control.control() if self.control is not None else None
         return Result(
             attempt=self.attempt,
-            outcome=Outcome(self.outcome, self.exit_code, self.detail),
+            outcome=Outcome(self.outcome, self.exit_code, self.detail, asked),
             log_size=self.log_size,
             started_at=_time(self.started_at),
             finished_at=_time(self.finished_at),
@@ -70,9 +108,18 @@ class LogChunk(_Message):
     data: Annotated[str, Field(max_length=1 << 20)]
 
 
+class HealthMessage(_Message):
+    """One check of the node's engine. An agent that hears no answer says it again: `check` counts them."""
+
+    ok: bool
+    trouble: Annotated[Told, Field(max_length=500)] = ""
+    check: Annotated[int, Field(ge=0, lt=1 << 62)]
+
+
 class SyncMessage(_Message):
     """What an agent says at each call. `known` are all attempts it holds; `free` how many more it would take;
-    `stopping` and `draining` what it was told already, so that this is no news to it."""
+    `stopping` and `draining` what it was told already, so that this is no news to it. `health` and `reclaim_at` (seconds
+    since 1970) come only when there is something new of them; agents of protocol 1 have neither."""
 
     wait_s: Annotated[float, Field(ge=0, le=60)] = 0.0
     free: Annotated[int, Field(ge=0, le=1000)] = 0
@@ -81,6 +128,8 @@ class SyncMessage(_Message):
     draining: bool = False
     results: Annotated[list[ResultMessage], Field(max_length=1000)] = []
     logs: Annotated[list[LogChunk], Field(max_length=1000)] = []
+    health: HealthMessage | None = None
+    reclaim_at: Moment | None = None
 
 
 @dataclass(slots=True)

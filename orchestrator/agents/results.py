@@ -105,6 +105,8 @@ def end_attempts(tx: Tx, ends: Sequence[tuple[Any, Result]]) -> None:
             "finished_at": None if open_again else tx.now,
             "queued_at": tx.now if open_again else row.queued_at,
         }
+        if verdict.params is not None:
+            values["params"] = dict(verdict.params)
         task_moves.append(Move(row.id, TaskState.RUNNING, verdict.task, verdict.reason, values, links))
         if open_again:
             tx.queued[row.token, row.pool_id] += 1

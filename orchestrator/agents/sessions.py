@@ -24,6 +24,7 @@ class Session:
     token: str | None
     pool_id: int
     longest_wait_s: float
+    checked: int | None = None  # the last check of its engine that was written down
     attempts: set[int] = field(default_factory=set)
 
 

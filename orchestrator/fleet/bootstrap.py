@@ -41,6 +41,8 @@ class BootstrapParams:
     lease_s: int
     limit: int
     """Bytes of user data that the cloud takes, before base64: 16384 on EC2."""
+    watch_interruption: bool = False
+    """Whether the cloud may take the machine back, and its agent should ask the metadata service about that."""
 
     def __post_init__(self) -> None:
         url = urlsplit(self.master_url)
@@ -89,7 +91,7 @@ def _agent_config(params: BootstrapParams) -> str:
         "agent_sha256": params.agent_sha256,
         "boot_timeout_s": params.boot_timeout_s,
         "lease_s": params.lease_s,
-    }
+    } | ({"watch_interruption": True} if params.watch_interruption else {})
     return (
         json.dumps(config).replace("\x7f", "\\u007f") + "\n"
     )  # the one control character that JSON leaves and YAML refuses

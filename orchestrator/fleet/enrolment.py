@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Row, select
 
-from orchestrator.fleet import holds, leaving
+from orchestrator.agents.refusals import Refusals
+from orchestrator.fleet import holds, leaving, signals
 from orchestrator.fleet.secrets import launch_of, sha256
 from orchestrator.model.states import LAUNCH_OPEN, NodeState
 from orchestrator.model.tables import Deployment, Launch, Node, Pool, table
@@ -35,6 +36,7 @@ class Enrolled:
     node_id: int
     slots: int
     lease_s: int
+    heartbeat_timeout_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,54 +47,80 @@ class Refused:
     final: bool
 
 
-def enrol(tx: Tx, request: Enrol, *, key: bytes, installation: str) -> Enrolled | Refused:
-    """Let the machine in as its node. A refusal writes its event; the transaction is committed either way."""
+def enrol(tx: Tx, request: Enrol, *, key: bytes, installation: str, refusals: Refusals | None = None) -> Enrolled | Refused:
+    """Let the machine in as its node. A refusal writes its event (with `refusals`, one a minute of each address and
+    kind); the transaction is committed either way."""
+    answer, told = _answer(tx, request, key, installation)
+    if told is not None:
+        kind = (request.address, told.subject, told.subject_id)
+        if refusals is None or refusals.deserves(kind, request, tx.now):
+            tx.record(told.subject, told.subject_id, None, None, told.reason, None, "agent", told.links)
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a refusal's event is about."""
+
+    subject: str
+    subject_id: int
+    reason: str
+    links: dict[str, int | None] = field(default_factory=dict)
+
+
+_Answer = tuple[Enrolled | Refused, _Told | None]
+
+
+def _answer(tx: Tx, request: Enrol, key: bytes, installation: str) -> _Answer:
     launch_id = launch_of(key, installation, request.secret)
     if launch_id is None:
-        return _refuse(tx, "enrolment", 0, "wrong enrolment secret", final=True)
+        return _refuse("enrolment", 0, "wrong enrolment secret")
     launch = tx.connection.execute(
-        select(launches, pools.c.boot_timeout_s, pools.c.lease_s)
+        select(launches, pools.c.boot_timeout_s, pools.c.lease_s, pools.c.heartbeat_timeout_s)
         .join(pools, pools.c.id == launches.c.pool_id)
         .where(launches.c.id == launch_id)
     ).first()
     if launch is None:
-        return _refuse(tx, "enrolment", launch_id, "its launch is unknown to this master", final=True)
+        return _refuse("enrolment", launch_id, "its launch is unknown to this master")
     mine = (nodes.c.launch_id == launch_id, nodes.c.instance_id == request.instance_id)
     node = tx.connection.execute(select(nodes).where(*mine).with_for_update()).first()
     if node is None:
         if launch.state in LAUNCH_OPEN:  # the machine was faster than the cloud's answer
-            return Refused("the launch is not settled yet; ask again", final=False)
+            return Refused("the launch is not settled yet; ask again", final=False), None
         what = f"machine {request.instance_id[:64]!r} is not of launch {launch_id}"
-        return _refuse(tx, "launch", launch_id, f"enrolment refused: {what}", final=True, pool_id=launch.pool_id)
+        return _refuse("launch", launch_id, f"enrolment refused: {what}", pool_id=launch.pool_id)
     return _let_in(tx, request, node, launch)
 
 
-def _let_in(tx: Tx, request: Enrol, node: Row[Any], launch: Row[Any]) -> Enrolled | Refused:
+def _let_in(tx: Tx, request: Enrol, node: Row[Any], launch: Row[Any]) -> _Answer:
     links = {"node_id": node.id, "pool_id": node.pool_id}
     credential = sha256(request.credential)
+    enrolled = Enrolled(node.id, node.slots, launch.lease_s, launch.heartbeat_timeout_s)
     if node.credential_hash is not None:
         if node.credential_hash == credential and node.state in (NodeState.READY, NodeState.DRAINING):
-            return Enrolled(node.id, node.slots, launch.lease_s)
-        return _refuse(tx, "node", node.id, "enrolment refused: the secret was used for this machine", final=True, **links)
+            return enrolled, None
+        return _refuse("node", node.id, "enrolment refused: the secret was used for this machine", **links)
     if node.state != NodeState.BOOTING:
         why = f"enrolment refused, registered too late: the node is {node.state} ({node.reason})"
-        return _refuse(tx, "node", node.id, why, final=True, **links)
+        return _refuse("node", node.id, why, **links)
     if tx.now > node.launched_at + timedelta(seconds=launch.boot_timeout_s):
         leaving.at_once(tx, node.id, "boot_timeout", "its enrolment secret had expired at the boot deadline")
-        return Refused("the enrolment secret has expired", final=True)
+        return Refused("the enrolment secret has expired", final=True), None
     if not _wanted(tx, node):
         leaving.at_once(tx, node.id, "registered_too_late", f"no live job asks for token {node.token}")
-        return Refused("registered too late: no live job asks for this machine's token", final=True)
+        return Refused("registered too late: no live job asks for this machine's token", final=True), None
     values = {
         "credential_hash": credential,
         "enrolled_at": tx.now,
         "heartbeat_at": tx.now,
         "agent_version": request.agent_version[:50],
         "address": request.address or node.address,
+        "boot_phase": signals.ENROLLED,
+        "boot_phase_at": tx.now,
     }
     advance(tx, Node, [Move(node.id, node.state, NodeState.READY, "its agent has enrolled", values, links)])
     holds.worked(tx, node.launch_id)
-    return Enrolled(node.id, node.slots, launch.lease_s)
+    return enrolled, None
 
 
 def _wanted(tx: Tx, node: Row[Any]) -> bool:
@@ -102,6 +130,5 @@ def _wanted(tx: Tx, node: Row[Any]) -> bool:
     return tx.connection.execute(select(deployments.c.id).where(*asking)).first() is not None
 
 
-def _refuse(tx: Tx, subject: str, subject_id: int, reason: str, *, final: bool, **links: int | None) -> Refused:
-    tx.record(subject, subject_id, None, None, reason, None, "agent", links)
-    return Refused(reason, final)
+def _refuse(subject: str, subject_id: int, reason: str, **links: int | None) -> _Answer:
+    return Refused(reason, final=True), _Told(subject, subject_id, reason, links)

@@ -18,7 +18,7 @@ from sqlalchemy import func, select, update
 from orchestrator.clouds import Clouds
 from orchestrator.fleet import leaving
 from orchestrator.fleet.bootstrap import UserDataTooLarge
-from orchestrator.fleet.rungs import ladder
+from orchestrator.fleet.rungs import for_provider, ladder
 from orchestrator.model.states import LAUNCH_OPEN, LaunchState, NodeState
 from orchestrator.model.tables import Launch, Node, Pool, table
 from orchestrator.store.doors import Move, advance
@@ -46,7 +46,7 @@ RETRY_FIRST_S = 2.0
 RETRY_MOST_S = 60.0
 
 UserData = Callable[[int, Mapping[str, Any], int], bytes]
-"""Renders the user data of a launch: (launch id, its pool's row, the cloud's limit in bytes)."""
+"""Renders a launch's user data: (launch id, its pool's row with the template as settled, the cloud's limit in bytes)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +159,9 @@ class Launcher:
             count=order.count,
             image=order.image,
             instance_type=order.instance_type,
-            user_data=self._user_data(order.id, order.pool, provider.user_data_limit),
+            user_data=self._user_data(order.id, {**order.pool, "launch": order.template}, provider.user_data_limit),
             tags=tags,
-            template=order.template,
+            template=for_provider(order.template),
         )
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import func, insert, select, update
 
 from orchestrator.clouds import Clouds
 from orchestrator.fleet import leaving
-from orchestrator.fleet.rungs import OURS, laid_over
+from orchestrator.fleet.rungs import OURS, for_provider, laid_over
 from orchestrator.jobs.progress import close_deployments
 from orchestrator.model.states import NODE_ON_ITS_WAY, TaskState
 from orchestrator.model.tables import Node, Pool, Task, table
@@ -49,7 +49,7 @@ def _check_rung(clouds: Clouds, cloud: str, launch: Mapping[str, Any], path: str
     for size, meaning in launch.get("sizes", {}).items():
         if size not in ("SMALL", "MEDIUM", "LARGE") or not isinstance(meaning, str):
             raise Misconfigured(f"{path}.sizes.{size} is unknown; give SMALL, MEDIUM and LARGE a type of the cloud each")
-    clouds.get(cloud).validate({key: value for key, value in launch.items() if key not in OURS})
+    clouds.get(cloud).validate(for_provider(launch))
 
 
 def create(tx: Tx, values: Mapping[str, Any], *, actor: str) -> int:

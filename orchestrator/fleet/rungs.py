@@ -13,7 +13,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-OURS: Mapping[str, type] = {"image": str, "instance_type": str, "agent": str, "sizes": dict}
+OURS: Mapping[str, type] = {
+    "image": str,
+    "instance_type": str,
+    "agent": str,
+    "sizes": dict,
+    "watch_interruption": bool,
+}
 """The keys of a launch template that are the master's own; all others are for the cloud's provider."""
 
 _OF_A_RUNG = ("cloud", "name")
@@ -21,7 +27,7 @@ _OF_A_RUNG = ("cloud", "name")
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One kind of machine. `template` is for the cloud's provider; `kind` is the same for all launches alike."""
+    """One kind of machine. `template` are the settings beside image and type; `kind` is the same for all launches alike."""
 
     cloud: str
     image: str
@@ -75,6 +81,11 @@ def laid_over(base: Mapping[str, Any], own: Mapping[str, Any], *, same_cloud: bo
     return inherited | {key: value for key, value in own.items() if key not in _OF_A_RUNG}
 
 
+def for_provider(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a launch template is the cloud's provider's to take."""
+    return {key: value for key, value in settings.items() if key not in OURS}
+
+
 def place(count: int, rungs: Sequence[Rung], held: Mapping[str, Held], now: datetime) -> tuple[list[Placement], str | None]:
     """Where so many machines are asked for: on the first rung that is not held, after one probe on each rung above it
     whose time has come. And why what is left of them must wait, None where nothing is."""
@@ -104,8 +115,8 @@ def probed(held: Mapping[str, Held], placed: Iterable[Placement]) -> dict[str, H
 
 
 def _rung(cloud: str, image: str, instance_type: str, settings: Mapping[str, Any], own: Mapping[str, Any]) -> Rung:
-    template = {key: value for key, value in settings.items() if key not in OURS}
+    template = {key: value for key, value in settings.items() if key not in ("image", "instance_type", "sizes")}
     said = [str(value) for key, value in own.items() if key not in (*OURS, *_OF_A_RUNG)]
     label = own.get("name") or ", ".join([instance_type, *said, *([f"in {cloud}"] if "cloud" in own else [])])
-    canonical = json.dumps([cloud, image, instance_type, template, settings.get("agent")], sort_keys=True, default=str)
+    canonical = json.dumps([cloud, image, instance_type, template], sort_keys=True, default=str)
     return Rung(cloud, image, instance_type, template, label, hashlib.sha256(canonical.encode()).hexdigest()[:16])

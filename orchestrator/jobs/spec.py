@@ -24,6 +24,7 @@ TokenText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._$-]{1,100}$"
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 EnvValue = Annotated[str, StringConstraints(max_length=32_768)]
 ExitCode = Annotated[int, Field(strict=True, ge=-255, lt=1 << 31)]
+RetryReason = Literal["exit", "signal", "timed_out", "killed"]
 Operation = Literal["deploy", "undeploy", "deploy_and_undeploy"]
 
 MAX_TASKS = 10_000
@@ -76,13 +77,15 @@ NOTHING = Infrastructure()
 
 
 class Retry(Strict):
-    """How often a task is tried. Failures of the infrastructure have a budget of their own."""
+    """How often a task is tried, and after which ends. Failures of the infrastructure have a budget of their own."""
 
     attempts: Annotated[int, Field(strict=True, ge=1, le=100)] = 1
     delay: Duration = 0.0
     backoff: Annotated[float, Field(ge=1, le=10)] = 1.0
     on_exit_codes: list[ExitCode] | None = None
     never_on: list[ExitCode] = []
+    on_reasons: list[RetryReason] | None = None
+    never_on_reasons: list[RetryReason] = []
     infrastructure_attempts: Annotated[int, Field(strict=True, ge=1, le=100)] = 3
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,13 @@ class Door:
             "agent_version": "0.1.0",
             "protocol": 1,
         }
+
+    def boot(self, secret: str = "", instance_id: str = "i-1", phase: str | None = "cloud-init began") -> Any:
+        return self.client.post("/agent/v1/boot", json={"secret": secret, "instance_id": instance_id, "phase": phase})
+
+    def fetch(self, secret: str = "", instance_id: str = "") -> Any:
+        headers = {"Authorization": f"Bearer {secret}", "X-Instance-Id": instance_id} if secret else {}
+        return self.client.get("/agent/v1/agent.pyz", headers=headers)
 
     def enrol(self, message: Json) -> Any:
         return self.client.post("/agent/v1/enrol", json=message)
@@ -179,8 +187,125 @@ def test_an_enrolment_without_sense(field: str, value: Any, door: Door) -> None:
 
 def test_an_agent_of_another_protocol(door: Door) -> None:
     _, message = door.booting()
-    answer = door.enrol({**message, "protocol": 2})
-    assert answer.status_code == 400 and "protocol 1, not 2" in answer.json()["error"]
+    answer = door.enrol({**message, "protocol": 3})
+    assert answer.status_code == 400 and "protocols 1 and 2, not 3" in answer.json()["error"]
+
+
+def test_a_flood_of_wrong_secrets_is_one_event_a_minute(door: Door) -> None:
+    _, message = door.booting()
+    for number in range(50):
+        assert door.enrol({**message, "secret": f"{number}.{'0' * 64}"}).status_code == 403
+        assert door.boot(secret=f"{number}.{'0' * 64}").status_code == 403
+    assert len(door.events("wrong enrolment secret")) == 2, "one of each kind of call"
+    door.store.clock.move(61)
+    door.enrol({**message, "secret": "1.0"})
+    assert len(door.events("wrong enrolment secret")) == 3
+    assert door.enrol(message).status_code == 200, "nobody else is refused for it"
+
+
+# ---- boot ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_boot_is_told_of_step_by_step_and_only_forward(door: Door) -> None:
+    node_id, message = door.booting()
+    mine = {"secret": message["secret"], "instance_id": message["instance_id"]}
+    assert door.boot(**mine).status_code == 200
+    node = door.store.one(Node, node_id)
+    assert (node.boot_phase, node.boot_phase_at) == ("cloud-init began", door.store.clock())
+    door.store.clock.move(5)
+    assert door.fetch(**mine).status_code == 200
+    assert door.boot(**mine).status_code == 200, "a reboot, or a repeat"
+    node = door.store.one(Node, node_id)
+    assert (node.boot_phase, node.boot_phase_at) == ("agent fetched", door.store.clock())
+    door.enrol(message)
+    assert door.store.one(Node, node_id).boot_phase == "enrolled"
+    door.boot(**mine)
+    assert door.store.one(Node, node_id).boot_phase == "enrolled"
+    assert [event.reason for event in door.events("boot: ")] == ["boot: cloud-init began", "boot: agent fetched"]
+
+
+def test_a_machine_that_boots_before_its_cloud_has_answered_us_is_not_refused(door: Door) -> None:
+    node_id, message = door.booting()
+    door.store.force(Node, node_id, instance_id=None, state=NodeState.LAUNCHING)
+    assert door.boot(secret=message["secret"], instance_id=message["instance_id"]).status_code == 200
+    assert door.store.one(Node, node_id).boot_phase is None and not door.events("refused")
+
+
+def test_a_stranger_s_boot_is_refused_and_its_agent_is_served_all_the_same(door: Door) -> None:
+    node_id, message = door.booting()
+    assert door.boot(secret=message["secret"], instance_id="i-stranger").status_code == 403
+    assert door.fetch(secret="1.wrong", instance_id="i-1").status_code == 200
+    assert door.fetch(secret="x" * 500, instance_id="i-1").content == door.fetch().content
+    assert door.store.one(Node, node_id).boot_phase is None
+    (event,) = door.events("'i-stranger' is not of launch")
+    assert event.subject == "enrolment"
+
+
+@pytest.mark.parametrize("wrong", [{"phase": "enrolled"}, {"phase": None}, {"instance_id": "\0"}, {"secret": "x" * 300}])
+def test_a_boot_without_sense(wrong: Json, door: Door) -> None:
+    node_id, message = door.booting()
+    said = {"secret": message["secret"], "instance_id": message["instance_id"], **wrong}
+    assert door.boot(**said).status_code == 422
+    assert door.store.one(Node, node_id).boot_phase is None
+
+
+# ---- the machine's own news ------------------------------------------------------------------------------------------
+
+
+def test_each_bad_check_of_the_engine_is_a_strike_and_a_good_one_takes_them_back(door: Door) -> None:
+    node_id, credential = door.ready()
+
+    def said(check: int, trouble: str) -> tuple[int, str | None]:
+        health = {"ok": not trouble, "trouble": trouble, "check": check}
+        assert door.sync(credential, health=health).status_code == 200
+        node = door.store.one(Node, node_id)
+        return node.engine_strikes, node.engine_trouble
+
+    assert said(1, "") == (0, None)
+    assert door.store.one(Node, node_id).engine_at == door.store.clock()
+    assert not door.events("its engine")
+    assert said(2, "the disk is full") == (1, "the disk is full")
+    assert said(2, "the disk is full") == (1, "the disk is full"), "the same check, said again: its answer was lost"
+    assert said(3, "the disk is full") == (2, "the disk is full")
+    assert said(4, "") == (0, None)
+    assert [event.reason for event in door.events("its engine")] == [
+        "its engine is in trouble (strike 1): the disk is full",
+        "its engine is in trouble (strike 2): the disk is full",
+        "its engine is well again",
+    ]
+
+
+def test_calls_without_news_of_the_engine_write_nothing_of_it(door: Door) -> None:
+    node_id, credential = door.ready()
+    for _ in range(3):
+        door.sync(credential, free=0)
+    assert door.store.one(Node, node_id).engine_at is None
+
+
+def test_a_machine_that_its_cloud_takes_back_gets_no_new_task_and_ends_what_it_has(door: Door) -> None:
+    node_id, credential = door.ready()
+    job_id, (attempt,) = door.claimed(credential)
+    door.store.job(1)
+    at = door.store.clock() + timedelta(seconds=120)
+    answer = door.sync(credential, known=[attempt], free=3, reclaim_at=at.timestamp()).json()
+    assert answer["orders"] == [] and answer["draining"] and answer["stop"] == []
+    node = door.store.one(Node, node_id)
+    assert (node.state, node.end_reason, node.reclaim_at) == (NodeState.DRAINING, "reclaimed", at)
+    events = door.store.count(Event)
+    door.sync(credential, known=[attempt], draining=True, reclaim_at=at.timestamp())
+    assert door.store.count(Event) == events, "said again"
+    door.sync(credential, results=[ended(attempt)])
+    assert door.store.state(Job, job_id) == "succeeded"
+    assert door.store.state(Node, node_id) == NodeState.TERMINATING
+
+
+def test_what_does_not_end_before_the_machine_is_taken_is_the_infrastructure_s_failure(door: Door) -> None:
+    node_id, credential = door.ready()
+    job_id, (attempt,) = door.claimed(credential)
+    door.sync(credential, known=[attempt], reclaim_at=door.store.clock().timestamp() + 120)
+    door.store.write(lambda tx: leaving.at_once(tx, node_id, "vanished", "the cloud no longer shows it"))
+    (task,) = door.store.rows(Task, job_id=job_id)
+    assert (task.state, task.job_failures, task.infrastructure_failures) == ("queued", 0, 1)
 
 
 # ---- who calls -------------------------------------------------------------------------------------------------------
@@ -286,6 +411,47 @@ def test_a_detail_that_no_database_can_hold_holds_nothing_up(door: Door) -> None
     assert door.events("a␀b")
 
 
+# ---- the control file ------------------------------------------------------------------------------------------------
+
+
+def test_a_job_s_control_file_brings_its_next_try_and_its_params(door: Door) -> None:
+    _, credential = door.ready()
+    job_id, (attempt,) = door.claimed(credential, retry={"attempts": 3, "delay": "1h"}, params={"FROM": "0", "KEPT": "yes"})
+    asked = {"retry_after_s": 0.0, "params": {"FROM": "1200", "ORCHESTRATOR_TOKEN": "forged"}}
+    door.sync(credential, results=[ended(attempt, 75, control=asked)])
+    (order,) = door.sync(credential, free=1).json()["orders"]
+    assert (order["env"]["FROM"], order["env"]["KEPT"]) == ("1200", "yes")
+    assert order["env"]["ORCHESTRATOR_TOKEN"] == "", "what the orchestrator says of the attempt is not the job's to say"
+    door.sync(credential, results=[ended(order["attempt"], 75, control={"retry_after_s": 0.0})])
+    (order,) = door.sync(credential, free=1).json()["orders"]
+    assert order["env"]["FROM"] == "1200", "until another attempt asks for others"
+    (event,) = door.events("with its own FROM")
+    assert "attempt 2 of 3 at once, as it asked" in event.reason and event.job_id == job_id
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        {"retry_after_s": -1},
+        {"retry_after_s": "soon"},
+        {"params": {"A B": "x"}},
+        {"params": {"A": "x\0"}},
+        {"params": {"A": 1}},
+        {"params": {f"N{i}": "" for i in range(1001)}},
+        {"trouble": "x" * 5000},
+        "never",
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_control_file_that_makes_no_sense_holds_no_result_up(control: Any, door: Door) -> None:
+    _, credential = door.ready()
+    job_id, (attempt,) = door.claimed(credential)
+    assert door.sync(credential, results=[ended(attempt, 3, control=control)]).json()["acknowledged"] == [attempt]
+    (task,) = door.store.rows(Task, job_id=job_id)
+    assert (task.state, task.params) == ("failed", None)
+    assert "its control file was not understood by the master, and counts for nothing" in task.reason
+
+
 # ---- logs ------------------------------------------------------------------------------------------------------------
 
 
@@ -321,9 +487,13 @@ def test_a_log_of_somebody_else_s_attempt(door: Door) -> None:
     answer = door.sync(thief, logs=[chunk(attempt, b"forged", 4), chunk(4711, b"none such")]).json()
     assert {item["offset"] for item in answer["logs"]} == {NO_MORE}
     assert door.logs.read(attempt) == b"mine" and door.logs.read(4711) == b""
-    for refused in (attempt, 4711):
-        (event,) = door.events(f"log of attempt {refused} refused: it is not of this node")
-        assert event.node_id == thief_id
+    for _ in range(20):
+        door.sync(thief, logs=[chunk(attempt, b"forged", 4)])
+    (event,) = door.events("refused: it is not of this node")
+    assert event.node_id == thief_id and f"attempt {attempt}" in event.reason, "the first of a minute is on record"
+    door.store.clock.move(61)
+    door.sync(thief, logs=[chunk(attempt, b"forged", 4)])
+    assert len(door.events("refused: it is not of this node")) == 2
 
 
 def test_repeated_and_misplaced_chunks(door: Door) -> None:

@@ -35,6 +35,7 @@ class FakeMaster:
     def __init__(self, certificate: Path | None = None) -> None:
         self.changed = threading.Condition()
         self.slots, self.lease_s = 1, 60
+        self.told: Json = {}  # at enrolment besides, as a newer master does
         self.enrolments: list[Json] = []
         self.enrol_answers: list[tuple[int, Json]] = []  # given first, then it lets everyone in
         self.syncs: list[Json] = []
@@ -152,7 +153,7 @@ class FakeMaster:
         self.enrolments.append(message)
         if self.enrol_answers:
             return self.enrol_answers.pop(0)
-        return 200, {"node_id": 7, "slots": self.slots, "lease_s": self.lease_s}
+        return 200, {"node_id": 7, "slots": self.slots, "lease_s": self.lease_s, **self.told}
 
     def _sync(self, message: Json) -> tuple[int, Json] | None:
         with self.changed:
@@ -220,13 +221,26 @@ class AgentBox:
         poweroff.write_text(f"#!/bin/sh\ntouch '{root}/is-off'\n")
         poweroff.chmod(0o755)
         self.process: subprocess.Popen[bytes] | None = None
+        self.within: list[str] = []  # a command that ends by becoming the agent
+        self.environment: dict[str, str] = {}
 
     def start(self) -> AgentBox:
         config = self.root / "etc/agent.json"
         config.write_text(json.dumps(self.config))
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.root), "ORCHESTRATOR_ROOT": str(self.root)}
         environment |= {"PYTHONDONTWRITEBYTECODE": "1", "A_SECRET_OF_THE_HOST": "no job sees it"}
-        command = [sys.executable, "-E", "-s", str(self.pyz), "--config", str(config), "--root", str(self.root)]
+        environment |= self.environment
+        command = [
+            *self.within,
+            sys.executable,
+            "-E",
+            "-s",
+            str(self.pyz),
+            "--config",
+            str(config),
+            "--root",
+            str(self.root),
+        ]
         with (self.root / "agent.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

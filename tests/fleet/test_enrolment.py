@@ -31,7 +31,7 @@ def node(fleet: Fleet, ask: Ask) -> int:
 
 def test_a_machine_comes_home(fleet: Fleet, store: Store, node: int) -> None:
     store.clock.move(40)
-    assert fleet.enrol(node, address="10.0.0.7") == Enrolled(node, 1, 900)
+    assert fleet.enrol(node, address="10.0.0.7") == Enrolled(node, 1, 900, 90)
     row = store.one(Node, node)
     assert (row.state, row.enrolled_at, row.heartbeat_at) == ("ready", store.clock(), store.clock())
     assert row.credential_hash == sha256(f"credential-of-node-{node}")

@@ -14,7 +14,7 @@ import time
 import zipapp
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -60,7 +60,7 @@ def config_of(user_data: bytes) -> dict[str, object]:
 def test_user_data_is_small_cloud_config_and_always_the_same() -> None:
     user_data = render_user_data(PARAMS)
     assert user_data.startswith(b"#cloud-config\n")
-    assert len(user_data) < 6 * 1024
+    assert len(user_data) < 7 * 1024
     assert user_data == render_user_data(replace(PARAMS))
     assert yaml.safe_load(user_data)["runcmd"] == [["sh", BOOTSTRAP]]
 
@@ -80,6 +80,11 @@ def test_files_arrive_whole_and_only_root_reads_the_secret() -> None:
         "boot_timeout_s": 600,
         "lease_s": 900,
     }
+
+
+def test_only_a_machine_that_may_be_taken_back_watches_for_it() -> None:
+    assert config_of(render_user_data(replace(PARAMS, watch_interruption=True)))["watch_interruption"] is True
+    assert "watch_interruption" not in config_of(render_user_data(PARAMS))
 
 
 @settings(max_examples=30, deadline=None)
@@ -133,13 +138,17 @@ def test_values_with_which_no_machine_could_call_home_are_refused(change: dict[s
 
 @dataclass
 class Master:
-    """Serves one agent over HTTP or HTTPS and counts how often it was fetched."""
+    """Serves one agent over HTTP or HTTPS and counts how often it was fetched, and by whom."""
 
     url: str
     pin: str = ""
     agent: bytes = b""
     downloads: int = 0
     status: int = 200
+    told: list[dict[str, str]] = field(default_factory=list)
+    fetched_by: list[tuple[str | None, str | None]] = field(default_factory=list)
+    hears: bool = True
+    silence: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
@@ -148,10 +157,21 @@ def serving(certificate: Path | None = None) -> Iterator[Master]:
         def do_GET(self) -> None:
             found = self.path == "/agent/v1/agent.pyz"
             master.downloads += found
+            master.fetched_by.append((self.headers["Authorization"], self.headers["X-Instance-Id"]))
             self.send_response(master.status if found else 404)
             self.end_headers()
             self.wfile.write(master.agent)
             master.status = 200  # a fault is for one answer
+
+        def do_POST(self) -> None:
+            message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if master.hears and self.path == "/agent/v1/boot":
+                master.told.append(message)
+            elif not master.hears:
+                master.silence.wait(30)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def log_message(self, *args: object) -> None:
             pass
@@ -170,6 +190,7 @@ def serving(certificate: Path | None = None) -> Iterator[Master]:
             master.url, master.pin = master.url.replace("http:", "https:"), hashlib.sha256(der).hexdigest()
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield master
+        master.silence.set()
         server.shutdown()
 
 
@@ -284,6 +305,26 @@ def test_a_good_agent_is_started_with_its_config_and_root(machine: Machine, tmp_
     assert console == ""
     assert not machine.is_off
     eventually(lambda: daemon_has_ended(machine))  # status 0: not started again
+
+
+def test_the_master_is_told_how_far_the_boot_has_come(machine: Machine, tmp_path: Path) -> None:
+    here = machine.root / "var/lib/cloud/data/instance-id"
+    here.parent.mkdir(parents=True)
+    here.write_text("i-0123\n")
+    with serving() as master:
+        master.agent = fake_agent(tmp_path)
+        master.status = 503  # the second try of the download leaves the first call all the time it needs
+        machine.boot(master)
+        assert master.told == [{"secret": "once-only", "instance_id": "i-0123", "phase": "cloud-init began"}]
+        assert set(master.fetched_by) == {("Bearer once-only", "i-0123")}
+
+
+def test_a_master_that_does_not_answer_it_holds_up_no_boot(machine: Machine, tmp_path: Path) -> None:
+    with serving() as master:
+        master.agent, master.hears = fake_agent(tmp_path), False
+        assert machine.boot(master) == ""
+        assert not master.silence.is_set()
+    eventually(lambda: machine.agent_starts)
 
 
 def test_the_pin_stands_for_the_authority_and_the_name(machine: Machine, tmp_path: Path, certificate: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.jobs.outcomes import Outcome, Verdict, judge
+from orchestrator.jobs.outcomes import Control, Outcome, Verdict, judge
 from orchestrator.model.states import ATTEMPT_STEPS, TASK_STEPS
 
 NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
@@ -60,6 +61,97 @@ def test_the_table(
     assert (given_.attempt, given_.task) == (attempt, task)
     assert (given_.job_failures, given_.infrastructure_failures) == budgets
     assert given_.reason
+
+
+@pytest.mark.parametrize(
+    ("outcome", "retry", "task", "said"),
+    [
+        (Outcome("timed_out", -15), {"on_reasons": ["timed_out"]}, "queued", "attempt 2"),
+        (Outcome("killed", -9), {"on_reasons": ["timed_out"]}, "failed", "killed is not in on_reasons"),
+        (Outcome("exited", -9), {"on_reasons": ["signal"]}, "queued", "attempt 2"),
+        (Outcome("exited", -9), {"on_reasons": ["exit"]}, "failed", "signal is not in on_reasons"),
+        (FAIL, {"on_reasons": []}, "failed", "exit is not in on_reasons"),
+        (FAIL, {"never_on_reasons": ["exit"]}, "failed", "exit is in never_on_reasons"),
+        (
+            Outcome("killed", -9),
+            {"never_on_reasons": ["killed"], "on_reasons": ["killed"]},
+            "failed",
+            "in never_on_reasons",
+        ),
+        # Either list suffices; exit codes alone say nothing about other ends.
+        (FAIL, {"on_exit_codes": [3], "on_reasons": ["timed_out"]}, "queued", "attempt 2"),
+        (Outcome("timed_out", -15), {"on_exit_codes": [3], "on_reasons": ["timed_out"]}, "queued", "attempt 2"),
+        (
+            Outcome("killed", -9),
+            {"on_exit_codes": [3], "on_reasons": ["timed_out"]},
+            "failed",
+            "killed is not in on_reasons",
+        ),
+        (FAIL, {"on_exit_codes": [4], "on_reasons": ["timed_out"]}, "failed", "3 is not in on_exit_codes"),
+        (FAIL, {"on_exit_codes": [4], "on_reasons": ["exit"]}, "queued", "attempt 2"),
+    ],
+)
+def test_retries_by_reason(outcome: Outcome, retry: dict[str, Any], task: str, said: str) -> None:
+    given_ = verdict(outcome, {**THREE, **retry})
+    assert given_.task == task
+    assert said in given_.reason
+
+
+NOW_PLEASE, LATER, NEVER = Control(retry_after_s=0.0), Control(retry_after_s=900.0), Control(never=True)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "control", "retry", "failures", "task", "delay_s", "said"),
+    [
+        (FAIL, NOW_PLEASE, {**THREE, "delay": 60.0}, 0, "queued", 0, "attempt 2 of 3 at once, as it asked"),
+        (FAIL, LATER, THREE, 0, "queued", 900, "attempt 2 of 3 in 900 s, as it asked"),
+        (FAIL, Control(retry_after_s=9e8), THREE, 0, "queued", 7 * 86400, "as it asked"),
+        (FAIL, NEVER, THREE, 0, "failed", 0, "no retry: it asked for none"),
+        (FAIL, NOW_PLEASE, {}, 0, "failed", 0, "it asked for a retry, but attempt 1 of 1, none left"),
+        (FAIL, NOW_PLEASE, THREE, 2, "failed", 0, "it asked for a retry, but attempt 3 of 3, none left"),
+        (FAIL, NOW_PLEASE, {**THREE, "on_exit_codes": [4]}, 0, "queued", 0, "as it asked"),
+        (FAIL, NOW_PLEASE, {**THREE, "on_reasons": ["signal"]}, 0, "queued", 0, "as it asked"),
+        (FAIL, NOW_PLEASE, {**THREE, "never_on": [3]}, 0, "failed", 0, "3 is in never_on"),
+        (FAIL, NOW_PLEASE, {**THREE, "never_on_reasons": ["exit"]}, 0, "failed", 0, "exit is in never_on_reasons"),
+        (Outcome("timed_out", -15), LATER, THREE, 0, "queued", 900, "as it asked"),
+        (Outcome("killed", -9), NEVER, THREE, 0, "failed", 0, "it asked for none"),
+        (
+            FAIL,
+            Control(trouble="is not JSON"),
+            THREE,
+            0,
+            "queued",
+            0,
+            "its control file is not JSON, and counts for nothing",
+        ),
+        (OK, NOW_PLEASE, THREE, 0, "succeeded", 0, "exit status 0"),
+        (OK, NEVER, THREE, 0, "succeeded", 0, "exit status 0"),
+    ],
+)
+def test_a_job_has_its_say_within_its_budget(
+    outcome: Outcome, control: Control, retry: dict[str, Any], failures: int, task: str, delay_s: float, said: str
+) -> None:
+    given_ = verdict(replace(outcome, control=control), retry, job_failures=failures)
+    assert given_.task == task
+    assert given_.run_after == (NOW + timedelta(seconds=delay_s) if delay_s else None)
+    assert said in given_.reason
+    assert given_.infrastructure_failures == 0
+
+
+def test_params_go_to_the_next_try_and_only_there() -> None:
+    control = Control(params={"FROM": "1200"})
+    asked = verdict(replace(FAIL, control=control), {**THREE, "delay": 10.0})
+    assert (asked.params, asked.run_after) == ({"FROM": "1200"}, NOW + timedelta(seconds=10)), "the rule's own delay"
+    assert "with its own FROM" in asked.reason
+    assert verdict(replace(FAIL, control=control)).params is None, "there is no next try"
+    assert verdict(FAIL, THREE).params is None, "those of an earlier attempt stay"
+    assert verdict(replace(FAIL, control=Control(params={})), THREE).params == {}, "or are taken back"
+
+
+@pytest.mark.parametrize("kind", ["lost", "start_failed", "returned", "cancelled"])
+@pytest.mark.parametrize("control", [NOW_PLEASE, NEVER, Control(params={"A": "b"})])
+def test_what_the_machine_did_to_a_job_is_not_the_job_s_to_tell(kind: str, control: Control) -> None:
+    assert verdict(Outcome(kind, control=control), THREE) == verdict(Outcome(kind), THREE)
 
 
 @pytest.mark.parametrize("kind", ["exited", "timed_out", "killed", "lost", "start_failed", "returned", "cancelled"])
@@ -126,17 +218,31 @@ def test_reasons_are_sentences(outcome: Outcome, said: str) -> None:
             "delay": st.floats(0, 1e9),
             "backoff": st.floats(1, 10),
             "infrastructure_attempts": st.integers(1, 100),
+            "on_reasons": st.lists(st.sampled_from(["exit", "signal", "timed_out", "killed"])),
+            "never_on_reasons": st.lists(st.sampled_from(["exit", "signal", "timed_out", "killed"])),
         },
     ),
+    control=st.none()
+    | st.builds(Control, st.none() | st.floats(0, 1e9), st.booleans(), st.none() | st.just({"A": "b"}), st.none()),
     job=st.integers(0, 100),
     infrastructure=st.integers(0, 100),
     cancelling=st.booleans(),
 )
 def test_every_verdict_is_a_step_that_the_doors_allow(
-    kind: str, code: int | None, retry: dict[str, Any], job: int, infrastructure: int, cancelling: bool
+    kind: str,
+    code: int | None,
+    retry: dict[str, Any],
+    control: Control | None,
+    job: int,
+    infrastructure: int,
+    cancelling: bool,
 ) -> None:
     given_ = verdict(
-        Outcome(kind, code), retry, cancelling=cancelling, job_failures=job, infrastructure_failures=infrastructure
+        Outcome(kind, code, control=control),
+        retry,
+        cancelling=cancelling,
+        job_failures=job,
+        infrastructure_failures=infrastructure,
     )
     assert given_.attempt in ATTEMPT_STEPS["running"]
     assert given_.task in TASK_STEPS["running"]
