@@ -32,12 +32,14 @@ def list_nodes(
     """Nodes, newest first."""
     with master.engine.connect() as connection:
         rows = queries.list_nodes(connection, limit, before, state, pool, live)
-    return Page(items=[NodeOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
+    return Page(
+        items=[NodeOut.of(row, master.clock()) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None
+    )
 
 
 @router.get("/{node_id}")
 def show_node(master: MasterDep, _: Caller, node_id: RowId) -> NodeOut:
-    return NodeOut(**_get(master, node_id))
+    return NodeOut.of(_get(master, node_id), master.clock())
 
 
 @router.get("/{node_id}/explain")
@@ -72,7 +74,7 @@ async def terminate(
     row = await master.writer.awrite(work)
     if row is None:
         raise not_found("node", node_id)
-    return NodeOut(**row)
+    return NodeOut.of(row, master.clock())
 
 
 def _get(master: Master, node_id: int) -> dict[str, Any]:

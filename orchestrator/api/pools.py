@@ -63,6 +63,12 @@ async def change_pool(master: MasterDep, caller: Caller, name: PoolName, body: P
         raise Problem(422, "The change is refused", message, [FieldProblem(path=path, message=message)])
     if pool["deleted_at"]:
         raise Problem(409, "The pool is being deleted", f"pool {name} is being deleted; create it anew when it is gone")
+    if "launch" in changes:
+        try:
+            await asyncio.to_thread(pools.check_launch, master.clouds, pool["cloud"], changes["launch"])
+        except ProviderError as error:
+            wrong = FieldProblem(path="launch", message=str(error))
+            raise Problem(422, "The change is refused", str(error), [wrong]) from error
     await master.writer.awrite(lambda tx: pools.change(tx, pool["id"], changes, actor=caller))
     return PoolOut(**await asyncio.to_thread(_get, master, name))
 
@@ -89,7 +95,9 @@ def pool_nodes(master: MasterDep, _: Caller, name: PoolName, limit: Limit = 100,
     pool = _get(master, name)
     with master.engine.connect() as connection:
         rows = queries.list_nodes(connection, limit, before, pool=pool["name"])
-    return Page(items=[NodeOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
+    return Page(
+        items=[NodeOut.of(row, master.clock()) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None
+    )
 
 
 @router.get("/{name}/explain")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 
+from orchestrator.fleet.health import signals
 from orchestrator.jobs.spec import Name
 
 T = TypeVar("T")
@@ -79,51 +82,78 @@ class AttemptOut(BaseModel):
     finished_at: datetime | None
 
 
-class PoolIn(BaseModel):
-    """A pool: machines of one cloud, with the template every launch begins from."""
+Seconds = Annotated[int, Field(ge=5, le=86_400)]
+LongSeconds = Annotated[int, Field(ge=1, le=604_800)]
+Strikes = Annotated[int, Field(ge=1, le=100, description="bad signs in a row with which a node is replaced")]
+
+
+class PoolLimits(BaseModel):
+    """What of a pool may be changed while it runs: its bounds, its deadlines, how many failures it bears."""
 
     model_config = {"extra": "forbid"}
+
+    min_nodes: Annotated[int, Field(ge=0, le=10_000, description="nodes without a token that are kept up")] = 0
+    max_nodes: Annotated[int, Field(ge=1, le=10_000)] = 10
+    slots: Annotated[int, Field(ge=1, le=256, description="tasks that one node runs at a time")] = 1
+    launch_timeout_s: Annotated[Seconds, Field(description="how long a cloud may leave a launch unanswered")] = 600
+    boot_timeout_s: Annotated[Seconds, Field(description="from the machine's start to its agent's enrolment")] = 600
+    enrol_timeout_s: Annotated[Seconds, Field(description="from the agent's fetch to its enrolment")] = 120
+    heartbeat_timeout_s: Annotated[Seconds, Field(description="silence after which a node is lost")] = 90
+    drain_timeout_s: Annotated[LongSeconds, Field(description="how long a leaving node may finish its tasks")] = 300
+    terminate_timeout_s: Annotated[LongSeconds, Field(description="after it a machine that is not gone alarms")] = 900
+    lease_s: Annotated[LongSeconds, Field(ge=10, description="an idle node without a master ends itself")] = 900
+    cloud_strikes: Strikes = 3
+    agent_strikes: Strikes = 3
+    engine_strikes: Strikes = 3
+    breaker_failures: Annotated[int, Field(ge=1, le=1000, description="boot failures in a row that hold a kind")] = 3
+    breaker_pause_s: Annotated[LongSeconds, Field(description="how long a kind is held before a probe")] = 300
+    relaunch_limit: Annotated[int, Field(ge=1, le=100_000, description="failures that hold the whole pool")] = 20
+    relaunch_window_s: Annotated[LongSeconds, Field(description="… within this time")] = 3600
+
+
+class PoolIn(PoolLimits):
+    """A pool: machines of one cloud, with the template every launch begins from."""
 
     name: Name
     cloud: Name
     policy: Annotated[str, Field(pattern="^iaas$")] = "iaas"
-    min_nodes: Annotated[int, Field(ge=0, le=10_000, description="nodes without a token that are kept up")] = 0
-    max_nodes: Annotated[int, Field(ge=1, le=10_000)] = 10
-    slots: Annotated[int, Field(ge=1, le=256, description="tasks that one node runs at a time")] = 1
-    launch: dict[str, Any] = Field(description="image, instance_type, sizes, agent, and the cloud's own settings")
-    boot_timeout_s: Annotated[int, Field(ge=5, le=86_400)] = 600
-    heartbeat_timeout_s: Annotated[int, Field(ge=5, le=86_400)] = 90
-    drain_timeout_s: Annotated[int, Field(ge=1, le=604_800)] = 300
-    lease_s: Annotated[int, Field(ge=10, le=604_800)] = 900
+    launch: dict[str, Any] = Field(description="image, instance_type, sizes, agent, rungs, and the cloud's own settings")
 
 
-class PoolChange(BaseModel):
+_optional: Any = {name: (field.rebuild_annotation() | None, None) for name, field in PoolLimits.model_fields.items()}
+
+
+class PoolChange(create_model("_Changes", **_optional)):  # type: ignore[misc]
     """Only what is given is changed."""
 
     model_config = {"extra": "forbid"}
 
-    min_nodes: Annotated[int, Field(ge=0, le=10_000)] | None = None
-    max_nodes: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    launch: dict[str, Any] | None = Field(None, description="the whole template, for launches from now on")
     paused: bool | None = Field(None, description="false resumes a pool; true lets it launch nothing more")
 
 
-class PoolOut(BaseModel):
+class PoolOut(PoolLimits):
+    model_config = {"extra": "ignore"}
+
     id: int
     name: str
     cloud: str
     policy: str
-    min_nodes: int
-    max_nodes: int
-    slots: int
     launch: dict[str, Any]
-    boot_timeout_s: int
-    heartbeat_timeout_s: int
-    drain_timeout_s: int
-    lease_s: int
     state: str = Field(description="active, paused, frozen or deleting")
     state_reason: str | None
     nodes: dict[str, int] = Field(description="how many nodes are in which state, terminated ones left out")
     created_at: datetime
+
+
+class SignalOut(BaseModel):
+    """One of a node's three signals of health: of its cloud, its agent, its engine."""
+
+    name: str
+    told: str
+    age_s: float | None = Field(description="how old it is; null where nothing was said yet")
+    strikes: int
+    most: int = Field(description="with so many strikes the node is replaced")
 
 
 class NodeOut(BaseModel):
@@ -140,12 +170,23 @@ class NodeOut(BaseModel):
     address: str | None
     agent_version: str | None
     launch_id: int
+    cloud: str
+    kind: str = Field(description="the rung of its pool's ladder that it was launched on")
+    boot_phase: str | None
+    boot_phase_at: datetime | None
+    reclaim_at: datetime | None = Field(description="when its cloud takes the machine back")
+    signals: list[SignalOut]
     requested_at: datetime
     launched_at: datetime | None
     enrolled_at: datetime | None
     heartbeat_at: datetime | None
     terminating_at: datetime | None
     terminated_at: datetime | None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], now: datetime) -> NodeOut:
+        """From a row of `store.queries`, with its signals as they are now."""
+        return cls(**row, signals=[SignalOut(**asdict(signal)) for signal in signals(row, now)])
 
 
 class EventOut(BaseModel):

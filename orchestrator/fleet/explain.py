@@ -9,14 +9,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
 
-from orchestrator.fleet import planner
+from orchestrator.fleet import health, planner
 from orchestrator.fleet.planner import Plan
 from orchestrator.fleet.view import pool_view
 from orchestrator.model.states import JOB_OPEN, NODE_LIVE, AttemptState, NodeState, TaskState
-from orchestrator.model.tables import Attempt, Deployment, Event, Job, Node, Pool, Task, TaskNeed, table
+from orchestrator.model.tables import Attempt, Deployment, Event, Job, Launch, Node, Pool, Task, TaskNeed, table
+from orchestrator.store.queries import ALLOWED
 
 jobs, tasks, needs, attempts, deployments = (table(m) for m in (Job, Task, TaskNeed, Attempt, Deployment))
-nodes, pools, events = (table(m) for m in (Node, Pool, Event))
+nodes, pools, events, launches = (table(m) for m in (Node, Pool, Event, Launch))
 
 SHOWN = 20  # tasks told of one by one
 
@@ -54,7 +55,9 @@ def explain_job(connection: Connection, job_id: int, now: datetime) -> Explanati
 
 
 def explain_node(connection: Connection, node_id: int, now: datetime) -> Explanation | None:
-    query = select(nodes, pools.c.name.label("pool"), pools.c.boot_timeout_s).join(pools, pools.c.id == nodes.c.pool_id)
+    allowed = (pools.c.name.label("pool"), pools.c.boot_timeout_s, *ALLOWED)
+    query = select(nodes, launches.c.cloud, launches.c.label, *allowed).join(pools, pools.c.id == nodes.c.pool_id)
+    query = query.join(launches, launches.c.id == nodes.c.launch_id)
     node = connection.execute(query.where(nodes.c.id == node_id)).first()
     if node is None:
         return None
@@ -62,9 +65,16 @@ def explain_node(connection: Connection, node_id: int, now: datetime) -> Explana
     asked_because = connection.execute(select(events.c.reason).where(*first)).scalar()
     told = [f"It exists because {asked_because}.", f"It is {node.state}: {node.reason}."]
     if node.instance_id:
-        told.append(f"Its machine is {node.instance_id} in pool {node.pool}, launched at {_at(node.launched_at)}.")
-    if node.state in NODE_LIVE and node.heartbeat_at:
-        told.append(f"Its agent was heard of {(now - node.heartbeat_at).total_seconds():.0f} s ago.")
+        what = f"{node.instance_id} in cloud {node.cloud} ({node.label})"
+        told.append(f"Its machine is {what}, of pool {node.pool}, launched at {_at(node.launched_at)}.")
+    if node.state in NODE_LIVE:
+        told += [_signal(signal) for signal in health.signals(dict(node._mapping), now)]
+    if node.state == NodeState.BOOTING:
+        told.append(f"Its boot has come as far as: {node.boot_phase or 'asked for'}{_since(node.boot_phase_at)}.")
+    if node.reclaim_at:
+        told.append(f"Its cloud takes the machine back at {_at(node.reclaim_at)}.")
+    if node.console:
+        told.append(f"Its console was kept: `orchestrator node console {node_id}`.")
     if node.protected:
         told.append("It is protected: no policy releases it.")
     running = (attempts.c.node_id == node_id, attempts.c.state == AttemptState.RUNNING)
@@ -188,6 +198,15 @@ def _next_of_node(node: Row[Any]) -> str:
         NodeState.TERMINATING: "a listing of the cloud no longer shows its machine; until then its end is asked again",
         NodeState.TERMINATED: "nothing more",
     }[NodeState(node.state)]
+
+
+def _signal(signal: health.Signal) -> str:
+    age = "" if signal.age_s is None else f", {signal.age_s:.0f} s ago"
+    return f"Signal of the {signal.name}: {signal.told}{age}; {signal.strikes} of {signal.most} strikes."
+
+
+def _since(moment: datetime | None) -> str:
+    return f", at {_at(moment)}" if moment else ""
 
 
 def _at(moment: datetime | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
@@ -16,7 +16,7 @@ from sqlalchemy import Row, func, select, update
 
 from orchestrator.clock import Clock
 from orchestrator.clouds import Clouds
-from orchestrator.fleet import leaving
+from orchestrator.fleet import health, leaving
 from orchestrator.model.states import LAUNCH_OPEN, NODE_LIVE, NodeState
 from orchestrator.model.tables import Launch, Node, Pool, table
 from orchestrator.store.writer import Tx, Writer
@@ -27,6 +27,9 @@ pools, nodes, launches = table(Pool), table(Node), table(Launch)
 
 GONE = (InstanceState.ENDED, InstanceState.ENDING, InstanceState.STOPPED, InstanceState.STOPPING, InstanceState.ERROR)
 """States in which a machine will do no more work for us (an agent's power-off shows as one of these)."""
+
+EVER = datetime.min.replace(tzinfo=UTC)
+CHECKS_EVERY = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Watcher:
         self._orphans: dict[str, datetime] = {}
         self._unreachable: dict[str, str] = {}
         self._shown: dict[str, Counter[str | None]] = {}
+        self._checked: dict[str, datetime] = {}
 
     def step(self) -> None:
         for cloud in self._clouds.names():
@@ -74,7 +78,8 @@ class Watcher:
                 self._note(cloud, str(error))
                 continue
             self._note(cloud, None)
-            orphans = self._writer.write(lambda tx, look=look: self._compare(tx, look))  # type: ignore[misc]
+            impaired = self._impaired(cloud)
+            orphans = self._writer.write(lambda tx, look=look, bad=impaired: self._compare(tx, look, bad))  # type: ignore[misc]
             self._end_orphans(cloud, orphans)
 
     def _note(self, cloud: str, trouble: str | None) -> None:
@@ -89,7 +94,20 @@ class Watcher:
             reason = f"cloud {cloud} cannot be listed; nodes are not judged until it can: {trouble}"
         self._writer.write(lambda tx: tx.tell("cloud", 0, reason))
 
-    def _compare(self, tx: Tx, look: Look) -> list[Instance]:
+    def _impaired(self, cloud: str) -> Mapping[str, str] | None:
+        """The machines that fail the cloud's own checks; None where it is not time to ask, or the cloud cannot say."""
+        now = self._clock()
+        if now < self._checked.get(cloud, EVER) + CHECKS_EVERY:
+            return None
+        try:
+            found = self._clouds.get(cloud).impaired()
+        except ProviderError as error:
+            log.info("the cloud's status checks could not be read", cloud=cloud, error=str(error))
+            return None
+        self._checked[cloud] = now
+        return found
+
+    def _compare(self, tx: Tx, look: Look, impaired: Mapping[str, str] | None) -> list[Instance]:
         by_id = {instance.id: instance for instance in look.instances}
         rows = live_nodes(tx, look.cloud)
         for node in rows:
@@ -100,6 +118,7 @@ class Watcher:
         seen = [node.id for node in rows if (machine := by_id.get(node.instance_id)) and machine.state.exists]
         if seen:
             tx.connection.execute(update(nodes).where(nodes.c.id.in_(seen)).values(seen_at=tx.now))
+        health.note_cloud(tx, rows, by_id, impaired)
         self._shown[look.cloud] = Counter(
             i.tags.get(TAG_POOL) for i in look.instances if i.state.exists and i.state != InstanceState.ENDING
         )

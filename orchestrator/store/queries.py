@@ -7,11 +7,16 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, select
 
 from orchestrator.model.states import NODE_LIVE, AttemptState
-from orchestrator.model.tables import Attempt, Client, Deployment, Event, Job, Node, Pool, Task, table
+from orchestrator.model.tables import Attempt, Client, Deployment, Event, Job, Launch, Node, Pool, Task, table
 
 jobs, tasks, attempts, nodes = (table(m) for m in (Job, Task, Attempt, Node))
-pools, clients, events, deployments = (table(m) for m in (Pool, Client, Event, Deployment))
+pools, clients, events, deployments, launches = (table(m) for m in (Pool, Client, Event, Deployment, Launch))
 Rows = list[dict[str, Any]]
+ALLOWED = (
+    pools.c.heartbeat_timeout_s,
+    *(pools.c[f"{name}_strikes"].label(f"{name}_most") for name in ("cloud", "agent", "engine")),
+)
+"""How silent and how bad a node's signals may be: what `fleet.health` wants of its pool beside the node's columns."""
 
 
 def list_jobs(
@@ -131,8 +136,16 @@ def _nodes() -> Select[Any]:
         .subquery()
     )
     return (
-        select(nodes, pools.c.name.label("pool"), func.coalesce(running.c.busy, 0).label("busy"))
+        select(
+            *(column for column in nodes.c if column.name != "console"),
+            pools.c.name.label("pool"),
+            *ALLOWED,
+            launches.c.cloud,
+            launches.c.label.label("kind"),
+            func.coalesce(running.c.busy, 0).label("busy"),
+        )
         .join(pools, pools.c.id == nodes.c.pool_id)
+        .join(launches, launches.c.id == nodes.c.launch_id)
         .join(running, running.c.node_id == nodes.c.id, isouter=True)
     )
 

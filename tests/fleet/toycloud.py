@@ -45,6 +45,8 @@ class ToyCloud:
         self.before: dict[str, deque[BaseException]] = defaultdict(deque)
         self.after: dict[str, deque[BaseException]] = defaultdict(deque)
         self.capacity = 1000
+        self.impaired: dict[str, str] = {}
+        self.consoles: dict[str, str] = {}
         self.lag_s = 0.0
         self.slow_to_end = False
         self.shows_strangers = False
@@ -151,7 +153,8 @@ class ToyProvider:
         return []
 
     def impaired(self) -> Mapping[str, str]:
-        return {}
+        self._cloud.calls["impaired"] += 1
+        return dict(self._cloud.impaired)
 
     def launch(self, request: LaunchRequest) -> list[Instance]:
         return self._cloud.launch(request)
@@ -163,7 +166,7 @@ class ToyProvider:
         self._cloud.terminate(ids)
 
     def console(self, instance_id: str) -> str:
-        return ""
+        return self._cloud.consoles.get(instance_id, "")
 
     def catalogue(self, kind: str) -> list[CatalogueItem]:
         return []
