@@ -83,6 +83,7 @@ class Machine:
     number: int
     address: str
     details: dict[str, str] = field(default_factory=dict)
+    made_with: dict[str, str] = field(default_factory=dict)  # its details at first, for those who look from behind
     group: str | None = None
     group_id: str | None = None
     keypair: str | None = None
@@ -133,7 +134,7 @@ class Cloud:
         self.keypairs: dict[str, dict[str, str]] = {}
         self.limits: dict[str, int] = {}  # "user_vm", "cpu": the most an account may have
         self.networks: dict[str, Account] = {}  # more networks than the catalogue's, and whose they are
-        self.capacity: int | None = None  # how many machines the hosts have room for; None: as many as one likes
+        self.room: int | None = None  # how many machines more the hosts have room for; None: as many as one likes
         self.broken_hypervisor = False  # it refuses to start anything
         self.issued: dict[str, tuple[datetime, int]] = {}  # account → begin of its interval, calls in it
         self._random = random.Random(421)
@@ -220,11 +221,13 @@ class Cloud:
         if state == "Gone":
             machine.details.clear()
 
-    def has_room(self, machine: Machine) -> bool:
-        if machine.offering["name"] == "Huge":
+    def take_room(self, machine: Machine) -> bool:
+        """Whether a host has room for it, which is then taken."""
+        if machine.offering["name"] == "Huge" or self.room == 0:
             return False
-        taken = sum(each.state in ("Starting", "Running", "Stopping") for each in self.machines.values())
-        return self.capacity is None or taken < self.capacity
+        if self.room is not None:
+            self.room -= 1
+        return True
 
     def deploying(
         self, machine: Machine, row: Callable[[Machine], dict[str, Any]], start: bool
@@ -233,7 +236,7 @@ class Cloud:
             if not start:
                 yield 0, lambda: self.finish(job, {"virtualmachine": row(machine)})
                 return
-            yield self.times.plan, lambda: self.move(machine, "Starting" if self.has_room(machine) else "Error")
+            yield self.times.plan, lambda: self.move(machine, "Starting" if self.take_room(machine) else "Error")
             shown = f'{{"id":{machine.number},"instanceName":"i-3-{machine.number}-VM","state":"%s","type":"User","uuid":"{machine.id}"}}'
             if machine.state == "Error":
                 text = f"No destination found for a deployment for VM instance {shown % 'Stopped'}"

@@ -254,6 +254,7 @@ class Commands:
             number=number,
             address=f"10.1.{1 + number // 250}.{number % 250 + 2}",
             details={**details, "deployvm": "true"},
+            made_with=details,
             group=params.get("group"),
             group_id=cloud.new_id() if "group" in params else None,
             keypair=params.get("keypair"),
