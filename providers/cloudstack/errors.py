@@ -22,13 +22,13 @@ from ..base import (
     Unavailable,
 )
 
-THROTTLED, PARAMETER = 429, 431
+THROTTLED, PARAMETER, NOT_OURS = 429, 431, 531
 _KIND_BY_CODE: dict[int, type[ProviderError]] = {
     THROTTLED: RateLimited,
     401: Unauthorised,  # also for an unknown command, and for a request that has expired
     432: Unauthorised,  # the role does not allow the command
     511: Unauthorised,  # a second factor is wanted
-    531: Unauthorised,  # another account's
+    NOT_OURS: Unauthorised,  # another account's
     532: QuotaExceeded,
     533: NoCapacity,
     535: QuotaExceeded,
@@ -57,7 +57,7 @@ class Refusal(Exception):
     """CloudStack answered, and not with a yes: its own `code`, and its words for people."""
 
     def __init__(self, code: int, text: str) -> None:
-        super().__init__(f"{text or 'no reason given'} ({code})")
+        super().__init__(f"{text.rstrip('.') or 'no reason given'} ({code})")
         self.code = code
         self.text = text
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-from .errors import Refusal
+from .errors import NOT_OURS, PARAMETER, Refusal
 from .machines import pending_job
 
 _MOST_LOOKS = 20  # in one listing; the rest follow with the next ones
@@ -53,6 +52,7 @@ class Jobs:
         self._ends: Recent[str, bool] = Recent()  # job → whether it ends its machine
         self._failures: Recent[str, Refusal] = Recent()  # machine → how its start failed
         self._end_asked: Recent[str, bool] = Recent()  # machines
+        self._forgotten: Recent[str, bool] = Recent()  # jobs that the cloud tells nothing of any more
 
     def starts(self, machine: str, job: str) -> None:
         self._start_of.put(machine, job)
@@ -73,18 +73,25 @@ class Jobs:
             job = self._job_to_ask(row)
             if job and left:
                 left -= 1
-                with suppress(Refusal):  # forgotten by the cloud, or another user's
-                    self._ask(str(row["id"]), job)
+                self._ask(str(row["id"]), job)
         return lambda row: {"ending": self._is_ending(row), "failure": self._failures.get(str(row["id"]))}
 
     def _job_to_ask(self, row: Mapping[str, Any]) -> str | None:
         machine, at_work = str(row["id"]), pending_job(row)
         if row.get("state") == "Error":
-            return None if self._failures.get(machine) else at_work or self._start_of.get(machine)
-        return at_work if at_work and self._ends.get(at_work) is None else None
+            job = None if self._failures.get(machine) else at_work or self._start_of.get(machine)
+        else:
+            job = at_work if at_work and self._ends.get(at_work) is None else None
+        return None if job is None or self._forgotten.get(job) else job
 
     def _ask(self, machine: str, job: str) -> None:
-        seen = self._call("queryAsyncJobResult", {"jobid": job})
+        try:
+            seen = self._call("queryAsyncJobResult", {"jobid": job})
+        except Refusal as refusal:
+            if refusal.code not in (PARAMETER, NOT_OURS):
+                raise
+            self._forgotten.put(job, True)
+            return
         ends = _END in str(seen.get("cmd"))
         self._ends.put(job, ends)
         if seen.get("jobstatus") == _FAILED and not ends:

@@ -21,6 +21,7 @@ from ..base import (
     Instance,
     InstanceState,
     LaunchRequest,
+    NoCapacity,
     OutcomeUnknown,
     ProviderError,
 )
@@ -94,13 +95,12 @@ class Launching:
                     made[index] = outcome
                 else:
                     problems[index] = outcome
-            if problems:
-                _raise_if_lost(problems)
+            _raise_if_lost(problems)
+            if any(isinstance(problem, _Taken | NoCapacity) for problem in problems.values()):  # limits come before names
                 made |= self._found(request)
                 problems = {index: problem for index, problem in problems.items() if index not in made}
-                if problems or not made:
-                    break
-        _raise_if_taken(problems)
+            if problems:
+                break
         if problems and not made and not there:
             raise next(iter(problems.values()))
         return made
@@ -215,12 +215,6 @@ def _raise_if_lost(problems: Mapping[int, ProviderError]) -> None:
     for problem in problems.values():
         if isinstance(problem, OutcomeUnknown) and not isinstance(problem, _Taken):
             raise problem
-
-
-def _raise_if_taken(problems: Mapping[int, ProviderError]) -> None:
-    for problem in problems.values():
-        if isinstance(problem, _Taken):
-            raise OutcomeUnknown(str(problem)) from problem
 
 
 class _Turns:

@@ -17,7 +17,7 @@ from ..base import (
 )
 from . import catalogue, inspection, machines
 from .account import find_account
-from .errors import PARAMETER, Refusal, translated
+from .errors import NOT_OURS, PARAMETER, Refusal, translated
 from .jobs import Jobs
 from .launching import AT_ONCE, Launching, Seen
 from .listing import Lists
@@ -101,14 +101,18 @@ class CloudStackProvider:
         return [seen for _, seen in self._look(prefix(self._installation))]
 
     def terminate(self, ids: Iterable[str]) -> None:
-        """One destroyVirtualMachine for each, the first alone. Every id is tried; then the first failure is raised."""
+        """One destroyVirtualMachine for each, the first alone: where it fails for a reason that all share, the others are
+        not asked for. Else every one is, and then the first failure is raised."""
         wanted = list(dict.fromkeys(ids))
         if not wanted:
             return
         with translated("terminate machines"):
             self._may_expunge()
-        self._end(wanted[0])
-        failures = [failure for failure in self._ends.map(self._failure_of_end, wanted[1:]) if failure]
+        first = self._failure_of_end(wanted[0], patience_s=0)
+        if first and not _of_one_machine(first):
+            raise first
+        others = self._ends.map(lambda machine: self._failure_of_end(machine, self._timeout_s), wanted[1:])
+        failures = [failure for failure in (first, *others) if failure]
         if failures:
             raise failures[0]
 
@@ -130,16 +134,16 @@ class CloudStackProvider:
     def _look(self, name_begins: str) -> list[Seen]:
         """The machines whose names begin so and whose tags say that they are ours, oldest first."""
         with translated("list machines"):
-            narrowed = {"keyword": name_begins, **self._names.scope()}
+            narrowed = {"keyword": name_begins, "details": "nics", **self._names.scope()}
             rows, now = self._lists.timed("listVirtualMachines", "virtualmachine", narrowed)
             ours = [row for row in rows if tags(row).get(TAG_INSTALLATION) == self._installation]
             known = self._jobs.look(ours)
             seen = [(row, machines.instance(row, now=now, **known(row))) for row in ours]
         return sorted(seen, key=lambda each: (str(each[0].get("created")), each[1].id))
 
-    def _failure_of_end(self, machine: str) -> ProviderError | None:
+    def _failure_of_end(self, machine: str, patience_s: float) -> ProviderError | None:
         try:
-            patiently(lambda: self._end(machine), self._timeout_s)
+            patiently(lambda: self._end(machine), patience_s)
         except ProviderError as error:
             return error
         return None
@@ -179,3 +183,8 @@ class CloudStackProvider:
         if self._capable is None:
             self._capable = self._call("listCapabilities", {}).get("capability", {})
         return self._capable
+
+
+def _of_one_machine(failure: ProviderError) -> bool:
+    """Whether this was refused for the machine's own sake: it is protected, or another account's."""
+    return isinstance(failure.__cause__, Refusal) and failure.__cause__.code in (PARAMETER, NOT_OURS)

@@ -68,11 +68,11 @@ class CloudStackLab(Lab):
 
     def __init__(self, server: Server, folder: Path) -> None:
         self.server = server
-        self._profile = write_profile(folder, server)
+        self.profile = write_profile(folder, server)
 
     def provider(self, installation: str, *, timeout_s: float = 10) -> CloudStackProvider:
         return CloudStackProvider(
-            installation=installation, config_file=self._profile, timeout_s=timeout_s, deploy_timeout_s=timeout_s
+            installation=installation, config_file=self.profile, timeout_s=timeout_s, deploy_timeout_s=timeout_s
         )
 
     def strangers(self) -> set[str]:

@@ -94,6 +94,7 @@ class Machine:
     tags: dict[str, str] = field(default_factory=dict)
     jobs: list[Job] = field(default_factory=list)
     networks: tuple[str, ...] = ()
+    protected: bool = False  # its deletion is refused (not seen on the real one)
 
     @property
     def exists(self) -> bool:

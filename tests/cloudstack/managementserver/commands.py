@@ -18,6 +18,7 @@ from .errors import INVALID, ApiError, denied, invalid, unauthenticated, unknown
 CATALOGUE: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "catalogue.json").read_text(encoding="utf-8"))
 ZONE, NETWORK, TEMPLATE = (CATALOGUE[name][0] for name in ("listZones", "listNetworks", "listTemplates"))
 OFFERINGS = {each["id"]: each for each in CATALOGUE["listServiceOfferings"]}
+PROJECT = {"id": "5d0f3c55-3f0e-4d9f-8f43-0a2d5a1b0001", "name": "batch", "vmavailable": "3", "cpuavailable": "Unlimited"}
 _NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CHANGING = ("deploy", "destroy", "create", "register", "update", "reboot")
@@ -85,6 +86,13 @@ class Commands:
         if most is not None:
             row |= {"vmlimit": str(most), "vmavailable": str(most - len(self._counted(account)))}
         return self._page("listAccounts", "account", [row], params)
+
+    def do_list_projects(self, params: Params, account: Account) -> dict[str, Any]:
+        return self._page("listProjects", "project", _matching([PROJECT], params), params)
+
+    def do_list_domains(self, params: Params, account: Account) -> dict[str, Any]:
+        row = {"id": rows.DOMAIN["domainid"], "name": "ROOT", "path": "ROOT"}
+        return self._page("listDomains", "domain", _matching([row], params), params)
 
     def do_list_users(self, params: Params, account: Account) -> dict[str, Any]:
         return {"count": 1, "user": CATALOGUE["listUsers"]}
@@ -305,6 +313,8 @@ class Commands:
             raise ApiError(431, f"Unable to find UUID for id [{vm.number}] of type [VirtualMachine]", INVALID)
         if vm.owner is not account and not account.admin:
             raise denied("Caller does not have permission to operate with provided resource.")
+        if vm.protected:
+            raise invalid(f"Instance [id = {vm.id}, name = {vm.name}] has delete protection enabled and cannot be deleted.")
         cmd = f"{CLOUDSTACK_ADMIN}.vm.DestroyVMCmdByAdmin" if account.admin else f"{CLOUDSTACK_USER}.vm.DestroyVMCmd"
         work = self.cloud.destroying(vm, self._in_job(account), params.get("expunge") == "true")
         return {"jobid": self.cloud.submit(cmd, account, vm, work).id}

@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -49,6 +49,8 @@ class Server:
     url: str = ""
     faults: list[Fault] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
+    last: dict[str, dict[str, str]] = field(default_factory=dict)  # the parameters of each command's last call
+    after: Callable[[str], None] = lambda _: None  # done after each call, before its answer is sent
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fault_of(self, command: str) -> Fault | None:
@@ -137,6 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _command(self, params: dict[str, str]) -> None:
         command, as_json = params.get("command", ""), params.get("response") == "json"
         fault = self.behind.fault_of(command)
+        self.behind.last[command] = params
         if fault and fault.delay_s:
             time.sleep(fault.delay_s)
         if fault and fault.drop == "request":
@@ -151,6 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, reply, headers = error.status, _refusal(error, wrapper), {}
             if error.status not in (400, 401):
                 headers = {"X-Description": error.text.encode("ascii", "replace").decode()}
+        self.behind.after(command)
         if fault and fault.drop == "reply":
             return self._hang_up()
         return self._send(status, json.dumps(reply) if as_json else _xml(reply), _JSON if as_json else _XML, headers)
