@@ -6,11 +6,16 @@ import base64
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import managementserver.errors as refusals
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from managementserver import USER, Cloud, Fault, Server, Times, serve
 from managementserver.cloud import Machine
 from managementserver.commands import NETWORK, OFFERINGS, TEMPLATE
@@ -27,6 +32,21 @@ def write_profile(folder: Path, server: Server, key: str = USER.api_key, secret:
     path = folder / "cmk-config"
     path.write_text(PROFILE.format(url=server.url, key=key, secret=secret))
     return str(path)
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that is its own authority, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cloudstack")])
+    here = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(datetime.now(UTC) - timedelta(1)).not_valid_after(datetime.now(UTC) + timedelta(1))
+    made = builder.add_extension(here, critical=False).sign(key, hashes.SHA256())
+    certificate, secret = folder / "cloudstack.pem", folder / "cloudstack.key"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    form, no_password = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    secret.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, no_password))
+    return certificate, secret
 
 
 class CloudStackLab(Lab):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import CloudStackLab, write_profile
+from lab import CloudStackLab, self_signed, write_profile
 from managementserver import ADMIN, USER, Cloud, Fault, serve
 from managementserver.cloud import Times
 from managementserver.commands import NETWORK, PROJECT, TEMPLATE
@@ -188,6 +188,17 @@ def test_libcloud_is_imported_for_the_first_provider_and_not_before() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_certificate_is_checked_against_the_authority_that_is_named(lab: CloudStackLab, tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    with serve(lab.server.cloud, tls=(certificate, key)) as server:
+        profile = write_profile(tmp_path, server)
+        with pytest.raises(Misconfigured, match=r"(?i)certificate"):
+            CloudStackProvider(installation="x", config_file=profile).check()
+        CloudStackProvider(installation="x", config_file=profile, ca_file=str(certificate)).check()
+        CloudStackProvider(installation="x", config_file=profile, verify=False).check()
+
+
 # -- launching --
 
 
@@ -286,6 +297,23 @@ def test_two_masters_at_once_may_make_two_and_both_are_seen(tenant: Tenant, lab:
     assert set(given) == ids(tenant.provider.instances())
     lab.server.commands.gate = lambda: None
     assert len({lab.provider(tenant.installation).launch(request)[0].id for _ in range(3)}) == 1
+
+
+def test_launches_of_one_id_take_turns_where_the_cloud_would_make_two(tenant: Tenant, lab: CloudStackLab) -> None:
+    second, inside = threading.Event(), iter(range(99))
+
+    def gate() -> None:
+        """Between the check of a name and its taking: wait whether another comes."""
+        if next(inside) == 1:
+            second.set()
+        second.wait(0.2)
+
+    lab.server.commands.gate = gate
+    request = tenant.request()
+    with ThreadPoolExecutor(4) as pool:
+        given = list(pool.map(lambda _: tenant.provider.launch(request)[0].id, range(4)))
+    assert set(given) == tenant.launched()
+    assert not second.is_set()
 
 
 def test_limit_in_the_middle_keeps_what_was_made_and_asks_no_more(tenant: Tenant, lab: CloudStackLab) -> None:

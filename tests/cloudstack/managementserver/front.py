@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from xml.sax.saxutils import escape
@@ -71,15 +73,19 @@ class Server:
 
 
 @contextmanager
-def serve(cloud: Cloud) -> Iterator[Server]:
-    """The server on loopback until the block ends."""
+def serve(cloud: Cloud, tls: tuple[Path, Path] | None = None) -> Iterator[Server]:
+    """The server on loopback until the block ends; with a certificate and its key by HTTPS."""
     server = Server(cloud, Commands(cloud))
 
     class Handler(_Handler):
         behind = server
 
     http = _Http(("127.0.0.1", 0), Handler)
-    server.url = f"http://127.0.0.1:{http.server_port}{_PATH}"
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*tls)
+        http.socket = context.wrap_socket(http.socket, server_side=True)
+    server.url = f"{'https' if tls else 'http'}://127.0.0.1:{http.server_port}{_PATH}"
     threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
     try:
         yield server
