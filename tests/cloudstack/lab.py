@@ -6,23 +6,23 @@ import base64
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import managementserver.errors as refusals
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+import pytest
 from managementserver import USER, Cloud, Fault, Server, Times, serve
 from managementserver.cloud import Machine
 from managementserver.commands import NETWORK, OFFERINGS, TEMPLATE
 
 from providers.base import TAG_INSTALLATION
 from providers.cloudstack import CloudStackProvider
+from providers.cloudstack.connection import Calls
 from providers.contract.lab import Lab, unable
+
+if TYPE_CHECKING:
+    from conftest import MovableClock
 
 PROFILE = "[core]\nprofile = test\n\n[test]\nurl = {url}\napikey = {key}\nsecretkey = {secret}\n"
 
@@ -32,21 +32,6 @@ def write_profile(folder: Path, server: Server, key: str = USER.api_key, secret:
     path = folder / "cmk-config"
     path.write_text(PROFILE.format(url=server.url, key=key, secret=secret))
     return str(path)
-
-
-def self_signed(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that is its own authority, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cloudstack")])
-    here = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(datetime.now(UTC) - timedelta(1)).not_valid_after(datetime.now(UTC) + timedelta(1))
-    made = builder.add_extension(here, critical=False).sign(key, hashes.SHA256())
-    certificate, secret = folder / "cloudstack.pem", folder / "cloudstack.key"
-    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    form, no_password = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    secret.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, no_password))
-    return certificate, secret
 
 
 class CloudStackLab(Lab):
@@ -183,3 +168,19 @@ def cloudstack_lab(folder: Path) -> Iterator[CloudStackLab]:
     times = Times(plan=0.05, start=0.05, stop=0.02, destroy=0.02, expunge=0.02)
     with serve(Cloud(lambda: datetime.now(UTC), times)) as server:
         yield CloudStackLab(server, folder)
+
+
+# Fixtures of the tests that move the cloud's time by hand.
+
+
+@pytest.fixture
+def cloud(clock: MovableClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStackLab]:
+    """A cloud whose time the test moves, and by whose time the calls are signed."""
+    monkeypatch.setattr(Calls.__init__, "__defaults__", (clock,))
+    with serve(Cloud(clock, Times(plan=2, start=2, stop=1, destroy=1, expunge=1))) as server:
+        yield CloudStackLab(server, tmp_path)
+
+
+@pytest.fixture
+def lab(cloud: CloudStackLab) -> CloudStackLab:
+    return cloud

@@ -11,14 +11,16 @@ from datetime import timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Barrier
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from managementserver import ADMIN, USER, Server
 from managementserver.auth import signature
 from managementserver.cloud import Account, Machine
 from managementserver.commands import OFFERINGS
-from moving import MovableClock
+
+if TYPE_CHECKING:
+    from conftest import MovableClock
 
 Exchange = dict[str, Any]
 

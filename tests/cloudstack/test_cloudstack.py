@@ -6,18 +6,16 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab import CloudStackLab, self_signed, write_profile
-from managementserver import ADMIN, USER, Cloud, Fault, serve
-from managementserver.cloud import Times
+from certificates import self_signed
+from lab import CloudStackLab, cloud, lab, write_profile
+from managementserver import ADMIN, USER, Fault, serve
 from managementserver.commands import NETWORK, PROJECT, TEMPLATE
 from managementserver.errors import ApiError
-from moving import MovableClock
 
 from providers.base import (
     TAG_POOL,
@@ -35,32 +33,16 @@ from providers.base import (
     Verdict,
 )
 from providers.cloudstack import CloudStackProvider
-from providers.cloudstack.connection import Calls
 from providers.cloudstack.listing import Lists
 from providers.cloudstack.template import machine_name
 from providers.contract.fixtures import tenant
 from providers.contract.lab import Tenant, ids
 
-__all__ = ["tenant"]
+if TYPE_CHECKING:
+    from conftest import MovableClock
+
+__all__ = ["cloud", "lab", "tenant"]
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def clock() -> MovableClock:
-    return MovableClock()
-
-
-@pytest.fixture
-def cloud(clock: MovableClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStackLab]:
-    """A cloud whose time the test moves, and by whose time the calls are signed."""
-    monkeypatch.setattr(Calls.__init__, "__defaults__", (clock,))
-    with serve(Cloud(clock, Times(plan=2, start=2, stop=1, destroy=1, expunge=1))) as server:
-        yield CloudStackLab(server, tmp_path)
-
-
-@pytest.fixture
-def lab(cloud: CloudStackLab) -> CloudStackLab:
-    return cloud
 
 
 def only(tenant: Tenant) -> Instance:
@@ -178,7 +160,7 @@ def test_wrong_secret_and_wrong_clock_are_refused_with_the_fix(
     wrong = write_profile(tmp_path, lab.server, secret="other")
     with pytest.raises(Unauthorised, match="credentials"):
         CloudStackProvider(installation="x", config_file=wrong).check()
-    lab.server.cloud.clock = lambda: MovableClock().now.replace(year=2030)
+    lab.server.cloud.clock = lambda: clock().replace(year=2030)
     with pytest.raises(Unauthorised, match="clock"):
         lab.provider("x").check()
 
@@ -190,7 +172,7 @@ def test_libcloud_is_imported_for_the_first_provider_and_not_before() -> None:
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 def test_certificate_is_checked_against_the_authority_that_is_named(lab: CloudStackLab, tmp_path: Path) -> None:
-    certificate, key = self_signed(tmp_path)
+    certificate, key = self_signed(tmp_path, "cloudstack")
     with serve(lab.server.cloud, tls=(certificate, key)) as server:
         profile = write_profile(tmp_path, server)
         with pytest.raises(Misconfigured, match=r"(?i)certificate"):
@@ -510,9 +492,9 @@ def test_no_machine_is_missed_while_others_go(tenant: Tenant, lab: CloudStackLab
     assert seen >= lab.alive(set(given))
 
 
-def test_list_with_missing_rows_is_no_list() -> None:
+def test_list_with_missing_rows_is_no_list(clock: MovableClock) -> None:
     pages = {"1": {"count": 7, "x": [{"id": str(i)} for i in range(5)]}}
-    lists = Lists(lambda _, params: (pages.get(params["page"], {"count": 7}), MovableClock().now))
+    lists = Lists(lambda _, params: (pages.get(params["page"], {"count": 7}), clock()))
     lists._page_size = 5
     with pytest.raises(Unavailable, match="5 of 7"):
         lists.all("listX", "x", {})

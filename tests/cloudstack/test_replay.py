@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from managementserver import Cloud, serve
-from moving import MovableClock
 from replay import BETWEEN, Exchange, Player, read
+
+if TYPE_CHECKING:
+    from conftest import MovableClock
 
 HERE = Path(__file__).parent
 WHOLE = HERE.parents[1].parent / "shared/data/cloudstack/transcripts.jsonl"
@@ -26,8 +29,7 @@ WHOLE = HERE.parents[1].parent / "shared/data/cloudstack/transcripts.jsonl"
 @pytest.mark.parametrize(
     "path", [HERE / "data/exchanges.jsonl", *([WHOLE] if WHOLE.exists() else [])], ids=lambda p: p.stem
 )
-def test_answers_are_those_of_the_real_server(path: Path) -> None:
-    clock = MovableClock()
+def test_answers_are_those_of_the_real_server(path: Path, clock: MovableClock) -> None:
     differences = []
     with serve(Cloud(clock)) as server:
         player = Player(server, clock)
