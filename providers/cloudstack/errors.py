@@ -22,11 +22,11 @@ from ..base import (
     Unavailable,
 )
 
-THROTTLED, PARAMETER, NOT_OURS = 429, 431, 531
+THROTTLED, PARAMETER, NOT_ALLOWED, NOT_OURS = 429, 431, 432, 531
 _KIND_BY_CODE: dict[int, type[ProviderError]] = {
     THROTTLED: RateLimited,
     401: Unauthorised,  # also for an unknown command, and for a request that has expired
-    432: Unauthorised,  # the role does not allow the command
+    NOT_ALLOWED: Unauthorised,  # the role does not allow the command
     511: Unauthorised,  # a second factor is wanted
     NOT_OURS: Unauthorised,  # another account's
     532: QuotaExceeded,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..base import Finding, Misconfigured, Verdict
-from .errors import Refusal, translate
+from .errors import NOT_ALLOWED, NOT_OURS, Refusal, translate
 from .names import (
     ACCOUNT,
     AFFINITY_GROUP,
@@ -73,6 +73,11 @@ def _look(
         row = names.row(kind, value or names.zone(None), zone)
     except Misconfigured as error:
         findings.append(Finding(subject, Verdict.WRONG, f"{error}."))
+        return None
+    except Refusal as refusal:
+        if refusal.code not in (NOT_ALLOWED, NOT_OURS):
+            raise
+        findings.append(Finding(subject, Verdict.WARNING, str(translate(refusal, f"show the {kind.called} {value}"))))
         return None
     called = f"{kind.called} {row.get('name')}"
     if wrong := judge(row):

@@ -12,11 +12,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
-from .errors import NOT_OURS, PARAMETER, Refusal
-from .machines import pending_job
+from .errors import NOT_ALLOWED, NOT_OURS, PARAMETER, THROTTLED, Refusal
+from .machines import Known, pending_job
 
 _MOST_LOOKS = 20  # in one listing; the rest follow with the next ones
-_FAILED = 2
+_PENDING, _FAILED = 0, 2
 _END = "DestroyVMCmd"  # in the class names of both the user's and the admin's command
 
 K = TypeVar("K")
@@ -66,15 +66,18 @@ class Jobs:
     def end_was_asked(self, machine: str) -> bool:
         return self._end_asked.get(machine) is not None
 
-    def look(self, rows: Iterable[Mapping[str, Any]]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-        """Ask about the jobs that matter, a bounded number, and give what `machines.instance` wants to know of a row."""
+    def look(self, rows: Iterable[Mapping[str, Any]]) -> Callable[[Mapping[str, Any]], Known]:
+        """Ask about the jobs that matter, a bounded number; what is then known of each row's."""
         left = _MOST_LOOKS
         for row in rows:
             job = self._job_to_ask(row)
             if job and left:
-                left -= 1
-                self._ask(str(row["id"]), job)
-        return lambda row: {"ending": self._is_ending(row), "failure": self._failures.get(str(row["id"]))}
+                left = left - 1 if self._ask(str(row["id"]), job) else 0
+        return lambda row: Known(
+            ending=self._is_ending(row),
+            failure=self._failures.get(str(row["id"])),
+            open=self._job_to_ask(row) is not None,
+        )
 
     def _job_to_ask(self, row: Mapping[str, Any]) -> str | None:
         machine, at_work = str(row["id"]), pending_job(row)
@@ -84,20 +87,26 @@ class Jobs:
             job = at_work if at_work and self._ends.get(at_work) is None else None
         return None if job is None or self._forgotten.get(job) else job
 
-    def _ask(self, machine: str, job: str) -> None:
+    def _ask(self, machine: str, job: str) -> bool:
+        """Look at a job. False where the account has to be quiet for a while."""
         try:
             seen = self._call("queryAsyncJobResult", {"jobid": job})
         except Refusal as refusal:
-            if refusal.code not in (PARAMETER, NOT_OURS):
+            if refusal.code == THROTTLED:
+                return False
+            if refusal.code not in (PARAMETER, NOT_ALLOWED, NOT_OURS):
                 raise
             self._forgotten.put(job, True)
-            return
+            return True
         ends = _END in str(seen.get("cmd"))
         self._ends.put(job, ends)
         if seen.get("jobstatus") == _FAILED and not ends:
             told = seen.get("jobresult") or {}
             code = int(told.get("errorcode") or seen.get("jobresultcode") or 0)
             self._failures.put(machine, Refusal(code, str(told.get("errortext", "")).strip()))
+        elif seen.get("jobstatus") != _PENDING:
+            self._forgotten.put(job, True)  # over, and not why the machine is as it is
+        return True
 
     def _is_ending(self, row: Mapping[str, Any]) -> bool:
         """An end that was asked waits behind the start: the job at work is then still the start's."""

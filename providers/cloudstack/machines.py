@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -40,15 +41,25 @@ def was_never_started(row: Mapping[str, Any]) -> bool:
     return "deployvm" in (row.get("details") or {}) or "lastupdated" not in row
 
 
-def instance(row: Mapping[str, Any], *, ending: bool, failure: Refusal | None, now: datetime) -> Instance:
-    """`ending`: the job at work is its end. `failure`: how the job that should have started it ended. `now`: the server's
-    own time."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a machine's jobs."""
+
+    ending: bool  # the job at work is its end
+    failure: Refusal | None  # how the job that should have started it failed
+    open: bool  # there is a job that could tell more, and has not yet
+
+
+def instance(row: Mapping[str, Any], known: Known, now: datetime) -> Instance:
+    """`now` is the server's own time."""
     state, fault = _STATES.get(str(row.get("state")), InstanceState.UNKNOWN), None
     cause: Cause | None = None
-    if state is InstanceState.ERROR:
-        fault = str(failure) if failure else _NO_REASON
-        cause = CAUSE_BY_CODE.get(failure.code) if failure else None
-    elif ending and state in _ALIVE:
+    if state is InstanceState.ERROR and known.open:
+        state = InstanceState.PENDING  # until its job is heard: an error without its cause is acted on without it
+    elif state is InstanceState.ERROR:
+        fault = str(known.failure) if known.failure else _NO_REASON
+        cause = CAUSE_BY_CODE.get(known.failure.code) if known.failure else None
+    elif known.ending and state in _ALIVE:
         state = InstanceState.ENDING
     elif state is InstanceState.STOPPED and was_never_started(row):
         still_to_come = pending_job(row) or now - _created(row, now) < _BEFORE_ITS_JOB

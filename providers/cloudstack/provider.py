@@ -17,7 +17,7 @@ from ..base import (
 )
 from . import catalogue, inspection, machines
 from .account import find_account
-from .errors import NOT_OURS, PARAMETER, Refusal, translated
+from .errors import NOT_ALLOWED, PARAMETER, THROTTLED, Refusal, translated
 from .jobs import Jobs
 from .launching import AT_ONCE, Launching, Seen
 from .listing import Lists
@@ -109,7 +109,7 @@ class CloudStackProvider:
         with translated("terminate machines"):
             self._may_expunge()
         first = self._failure_of_end(wanted[0], patience_s=0)
-        if first and not _of_one_machine(first):
+        if first and _of_all(first):
             raise first
         others = self._ends.map(lambda machine: self._failure_of_end(machine, self._timeout_s), wanted[1:])
         failures = [failure for failure in (first, *others) if failure]
@@ -138,7 +138,7 @@ class CloudStackProvider:
             rows, now = self._lists.timed("listVirtualMachines", "virtualmachine", narrowed)
             ours = [row for row in rows if tags(row).get(TAG_INSTALLATION) == self._installation]
             known = self._jobs.look(ours)
-            seen = [(row, machines.instance(row, now=now, **known(row))) for row in ours]
+            seen = [(row, machines.instance(row, known(row), now)) for row in ours]
         return sorted(seen, key=lambda each: (str(each[0].get("created")), each[1].id))
 
     def _failure_of_end(self, machine: str, patience_s: float) -> ProviderError | None:
@@ -179,12 +179,17 @@ class CloudStackProvider:
         return self._capabilities().get("allowuserexpungerecovervm") is True
 
     def _capabilities(self) -> Mapping[str, Any]:
-        """What the server lets this account do, asked once."""
+        """What the server lets this account do, asked once. One that may not ask may do nothing special."""
         if self._capable is None:
-            self._capable = self._call("listCapabilities", {}).get("capability", {})
+            try:
+                self._capable = self._call("listCapabilities", {}).get("capability", {})
+            except Refusal as refusal:
+                if refusal.code != NOT_ALLOWED:
+                    raise
+                self._capable = {}
         return self._capable
 
 
-def _of_one_machine(failure: ProviderError) -> bool:
-    """Whether this was refused for the machine's own sake: it is protected, or another account's."""
-    return isinstance(failure.__cause__, Refusal) and failure.__cause__.code in (PARAMETER, NOT_OURS)
+def _of_all(failure: ProviderError) -> bool:
+    """Whether every machine would be refused so: nobody answers, the keys or the role are wrong, or it is too much."""
+    return not isinstance(failure.__cause__, Refusal) or failure.__cause__.code in (401, THROTTLED, NOT_ALLOWED, 503)

@@ -381,19 +381,32 @@ def test_error_whose_job_is_not_over_waits_for_its_cause(tenant: Tenant, lab: Cl
     tenant.provider.launch(tenant.request())
     vm = lab.machine(only(tenant).id)
     lab.server.cloud.move(vm, "Error")
-    assert (only(tenant).state, only(tenant).cause) == (InstanceState.ERROR, None)
+    assert only(tenant).state is InstanceState.PENDING  # who acts on an error should know what it was
     lab.server.cloud.fail(vm.jobs[0], 533, "No destination found")
     assert only(tenant).cause is Cause.NO_CAPACITY
 
 
-def test_a_thousand_machines_in_error_cost_a_bounded_number_of_looks(
+def test_many_errors_cost_a_bounded_number_of_looks_and_none_is_told_without_its_cause(
     tenant: Tenant, lab: CloudStackLab, clock: MovableClock
 ) -> None:
     lab.fault("launch", "no capacity")
     tenant.provider.launch(tenant.request(count=45))
     clock.move(10)
-    known = [sum(each.cause is not None for each in tenant.provider.instances()) for _ in range(3)]
-    assert known == [20, 40, 45]
+    told = [[each.cause for each in tenant.provider.instances() if each.state is InstanceState.ERROR] for _ in range(3)]
+    assert told == [[Cause.NO_CAPACITY] * count for count in (20, 40, 45)]
+
+
+@pytest.mark.parametrize(
+    ("code", "state"), [(429, InstanceState.PENDING), (431, InstanceState.ERROR), (432, InstanceState.ERROR)]
+)
+def test_job_that_cannot_be_looked_at_fails_no_listing(
+    tenant: Tenant, lab: CloudStackLab, clock: MovableClock, code: int, state: InstanceState
+) -> None:
+    lab.fault("launch", "no capacity")
+    tenant.provider.launch(tenant.request())
+    clock.move(10)
+    lab.server.faults.append(Fault("queryAsyncJobResult", error=ApiError(code, "words")))
+    assert (only(tenant).state, lab.server.faults[0].times) == (state, 0)
 
 
 def test_end_of_a_starting_machine_is_seen_as_one_by_any_master(
@@ -451,6 +464,13 @@ def test_right_that_was_withdrawn_leaves_no_machine_running(
     tenant.provider.terminate([given.id])
     clock.move(10)
     assert tenant.provider.instances() == []
+
+
+def test_role_that_may_not_ask_what_it_may_ends_machines_all_the_same(tenant: Tenant, lab: CloudStackLab) -> None:
+    (given,) = tenant.provider.launch(tenant.request())
+    lab.server.faults.append(Fault("listCapabilities", error=ApiError(432, "not available")))
+    tenant.provider.terminate([given.id])
+    assert not lab.alive({given.id})
 
 
 @pytest.mark.parametrize("which", [0, 1])
