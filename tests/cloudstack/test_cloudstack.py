@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from certificates import self_signed
-from lab import CloudStackLab, cloud, lab, write_profile
+from cloudstack_lab import CloudStackLab, cloud, lab, write_profile
 from managementserver import ADMIN, USER, Fault, serve
 from managementserver.commands import NETWORK, PROJECT, TEMPLATE
 from managementserver.errors import ApiError

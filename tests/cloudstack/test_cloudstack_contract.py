@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from lab import cloudstack_lab
+from cloudstack_lab import cloudstack_lab
 
 from providers.contract.lab import Lab
 from providers.contract.suite import *  # noqa: F403

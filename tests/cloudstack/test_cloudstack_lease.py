@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab import CloudStackLab, cloud, lab
+from cloudstack_lab import CloudStackLab, cloud, lab
 
 from orchestrator.fleet import planner
 from orchestrator.fleet.launcher import Launcher
