@@ -128,7 +128,7 @@ def _quota(names: Names, offering: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("quota", Verdict.WARNING, str(translate(refusal, "tell what is left of the account's limits")))
         return
     need = {"vm": 1, "volume": 1, "cpu": offering.get("cpunumber", 1), "memory": offering.get("memory", 1)}
-    left = {name: str(rows[0].get(f"{name}available", "Unlimited")) for name in need} if rows else {}
+    left = {name: str(rows[0].get(f"{name}available", "Unlimited")) for name in need} if len(rows) == 1 else {}
     short = [name for name, value in left.items() if value.lstrip("-").isdigit() and int(value) < need[name]]
     for name in short:
         yield Finding(
