@@ -136,6 +136,8 @@ def test_fewer_machines_than_asked_are_no_error(tenant: Tenant, lab: Lab) -> Non
     given = tenant.provider.launch(request)
     late = "no capacity" in lab.late_refusals
     assert len(given) == (5 if late else 2)
-    seen = tenant.wait_for(lambda seen: sum(map(is_up, seen)) == 2 and len(seen) == len(given))
+    settled = (InstanceState.RUNNING, InstanceState.ERROR)
+    seen = tenant.wait_for(lambda seen: len(seen) == len(given) and all(each.state in settled for each in seen))
+    assert sum(map(is_up, seen)) == 2
     assert [each.cause for each in seen if not is_up(each)] == [Cause.NO_CAPACITY] * (3 if late else 0)
     assert ids(tenant.provider.launch(request)) == ids(given) == tenant.launched()
