@@ -116,7 +116,7 @@ runcmd:
     variables = dict(line.split("=", 1) for line in (place / "environment").read_text().splitlines())
     assert variables["ORCHESTRATOR_ROOT"] == str(place)
     assert variables["HOME"] == str(place / "root")
-    assert set(variables) == {"PATH", "HOME", "LANG", "ORCHESTRATOR_ROOT", "PWD"}
+    assert set(variables) == {"PATH", "HOME", "LANG", "ORCHESTRATOR_ROOT", "ORCHESTRATOR_IMDS", "PWD"}
     console = ec2(cloud).get_console_output(InstanceId=name)["Output"]
     assert "on the console" in console
     assert "no-such-command" in console
