@@ -45,7 +45,7 @@ def launch(ec2: EC2Client, request: LaunchRequest, tags: Mapping[str, str], root
         if code_of(error) in _TEMPLATE_GONE:
             raise Unavailable(f"EC2 does not show the launch template {name} yet: nothing was made, try again") from error
         raise
-    forget_templates(ec2, tags[TAG_INSTALLATION])
+    forget_templates(ec2, tags[TAG_INSTALLATION], KEPT_S)
     ids = [each for part in reply.get("Instances", ()) for each in part.get("InstanceIds", ())]
     if not ids:
         kinds = ", ".join(ec2_template.types(request.instance_type, request.template))
@@ -68,7 +68,7 @@ def _ensure_template(ec2: EC2Client, data: dict[str, Any], tags: Mapping[str, st
     return name
 
 
-def forget_templates(ec2: EC2Client, installation: str, kept_s: float = KEPT_S) -> None:
+def forget_templates(ec2: EC2Client, installation: str, kept_s: float) -> None:
     """Delete templates of this installation older than `kept_s` by EC2's own clock, some at a time.
 
     What goes wrong here is logged and left to the next launch: it must not spoil the one just made.

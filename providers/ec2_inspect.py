@@ -62,6 +62,7 @@ class _Inspection:
         self._root_device = ""
         self._vpc: str | None = None
         self._zones: set[str] = set()
+        self._existing: list[str] = []
 
     def run(self) -> Findings:
         wrong = False
@@ -149,6 +150,7 @@ class _Inspection:
             )
         filters = [{"Name": "instance-type", "Values": self._types}]
         found = {each["InstanceType"]: each for each in self._ec2.describe_instance_types(Filters=filters)["InstanceTypes"]}
+        self._existing = [name for name in self._types if name in found]
         for name in self._types:
             if name not in found:
                 yield _wrong("instance type", f"{name} does not exist in this region: {fix}")
@@ -198,12 +200,14 @@ class _Inspection:
         return _ok("subnet", f"{name} in {seen['AvailabilityZone']} has {free} free addresses")
 
     def _check_offerings(self) -> Findings:
-        filters = [{"Name": "instance-type", "Values": self._types}]
+        if not self._existing:
+            return
+        filters = [{"Name": "instance-type", "Values": self._existing}]
         pages = self._ec2.get_paginator("describe_instance_type_offerings").paginate(
             LocationType="availability-zone", Filters=filters
         )
         offered = {(each["InstanceType"], each["Location"]) for page in pages for each in page["InstanceTypeOfferings"]}
-        for name in self._types:
+        for name in self._existing:
             zones = {zone for kind, zone in offered if kind == name}
             missing = sorted(self._zones - zones)
             if self._zones and len(missing) == len(self._zones):

@@ -99,8 +99,8 @@ def validate(template: Mapping[str, Any]) -> None:
     for number, device in enumerate(template.get("block_devices", ())):
         at = f"block_devices[{number}]"
         _check(device, _DEVICE, f"{at}.", "a setting of a block device")
-        if "device" not in device:
-            raise Misconfigured(f"{at}.device of an EC2 pool is missing: give {_DEVICE['device'][1]}")
+        if lacking := _lacking(device):
+            raise Misconfigured(f"{at}.{lacking} of an EC2 pool is missing: give {_DEVICE[lacking][1]}")
     _check_together(template)
 
 
@@ -111,6 +111,17 @@ def _check(given: Mapping[str, Any], rules: _Rules, prefix: str, what: str) -> N
         well_formed, wanted = rules[key]
         if not well_formed(value):
             raise Misconfigured(f"{prefix}{key} of an EC2 pool must be {wanted}, not {value!r}")
+
+
+def _lacking(device: Mapping[str, Any]) -> str | None:
+    """The key that a device needs for what else it says, and has not."""
+    needs = {
+        "device": True,
+        "size_gb": device.get("device") != ROOT and "snapshot_id" not in device,
+        "iops": device.get("type") in ("io1", "io2"),
+        "encrypted": "kms_key_id" in device,
+    }
+    return next((key for key, needed in needs.items() if needed and not device.get(key)), None)
 
 
 def _check_together(template: Mapping[str, Any]) -> None:

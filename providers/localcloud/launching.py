@@ -108,7 +108,7 @@ class Launching(EC2Response):
     ) -> dict[str, Any]:
         """RunInstances for one pool of a fleet: its template, what the pool has of its own, and the fleet's tags."""
         _refuse_large(data.get("UserData"))
-        parameters = {**data, "ClientToken": str(uuid.uuid4())}
+        parameters = {**data, "ClientToken": str(uuid.uuid4()), "UserData": str(data.get("UserData") or "")}
         parameters.update({key: override[key] for key in ("InstanceType", "SubnetId", "ImageId") if key in override})
         if "AvailabilityZone" in override:
             parameters["Placement"] = {"AvailabilityZone": override["AvailabilityZone"]}

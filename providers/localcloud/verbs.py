@@ -104,7 +104,9 @@ class LocalEC2(Launching):
 
     def describe_images(self) -> ActionResult:
         if IMAGE not in self.ec2_backend.amis:
-            self.ec2_backend.amis[IMAGE] = Ami(self.ec2_backend, IMAGE, name="local", description="a local machine")
+            self.ec2_backend.amis[IMAGE] = Ami(
+                self.ec2_backend, IMAGE, name="local", description="a local machine", architecture="x86_64"
+            )
         result = super().describe_images()
         assert isinstance(result, ActionResult)
         return result

@@ -7,6 +7,7 @@ import copy
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,15 @@ class Ec2Lab(Lab):
         "instances": "DescribeInstances",
         "terminate": "TerminateInstances",
         "console": "GetConsoleOutput",
+        "inspect": "DescribeImages",
+        "impaired": "DescribeInstanceStatus",
+    }
+    wrong_settings = {
+        "image": {"image": "ami-0000000000000000a"},
+        "instance type": {"instance_type": "t3.none"},
+        "subnet": {"template": {"subnet_id": "subnet-0000000000000000a"}},
+        "security group": {"template": {"security_group_ids": ["sg-0000000000000000a"]}},
+        "key": {"template": {"key_name": "none"}},
     }
     _faults: dict[str, dict[str, Any]] = {
         "lost reply": {"drop": "reply"},
@@ -113,6 +123,12 @@ class Ec2Lab(Lab):
     def scarce(self, count: int) -> None:
         self.cloud.faults({"action": "RunInstances", "max_given": count, "times": 1})
 
+    def impair(self, instance_id: str) -> None:
+        self.cloud.faults({"impaired": True, "where": {"InstanceId": instance_id}})
+
+    def reclaim(self, instance_id: str) -> None:
+        self.cloud.reclaim(instance_id, 0.1)
+
     def inert(self) -> None:
         self.cloud.faults({"no_boot": True})
 
@@ -120,10 +136,40 @@ class Ec2Lab(Lab):
         self.cloud.clear_faults()
 
 
+class Ec2FleetLab(Ec2Lab):
+    """The same where EC2 has a choice of types: every launch is a CreateFleet."""
+
+    template = {"instance_types": ["t3.micro", "t3.small"]}
+    wrong_settings = {}  # those that differ are of one type or place
+    _verbs = Ec2Lab._verbs | {"launch": "CreateFleet"}
+
+    def may_cost(self, verb: str, machines: int) -> int:
+        return super().may_cost(verb, machines) + (2 if verb == "launch" else 0)  # its template, and the old ones
+
+    def fault(self, verb: str, what: str, *, after: int = 0) -> None:
+        shortages = {"no capacity": "UnfulfillableCapacity", "quota": "VcpuLimitExceeded"}
+        if what in shortages:
+            self.cloud.faults({"action": "CreateFleet", "shortage": shortages[what], "times": 2})
+        else:
+            super().fault(verb, what, after=after)
+
+    def scarce(self, count: int) -> None:
+        first, second = ({"InstanceType": name} for name in self.template["instance_types"])
+        self.cloud.faults(
+            {"max_given": count, "where": first, "times": 1},
+            {"shortage": "InsufficientInstanceCapacity", "where": second, "times": 1},
+        )
+
+
 @contextmanager
-def ec2_lab(folder: Path) -> Iterator[Lab]:
+def ec2_lab(folder: Path, lab: type[Ec2Lab] = Ec2Lab) -> Iterator[Ec2Lab]:
     with localcloud.start(folder, boot_delay_s=0.1, stop_delay_s=0.1, forget_s=5) as cloud:
-        yield Ec2Lab(cloud)
+        yield lab(cloud)
 
 
-LABS = {"ec2": ec2_lab}
+LABS = {"ec2": ec2_lab, "ec2-fleet": partial(ec2_lab, lab=Ec2FleetLab)}
+
+
+def client(lab: Ec2Lab) -> Any:
+    """The SDK itself, to look behind the provider."""
+    return lab._ec2

@@ -6,11 +6,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
-from labs import REGION, Ec2Lab, ec2_lab
+from labs import REGION, Ec2Lab, client, ec2_lab
 
 from providers.base import (
     TAG_POOL,
@@ -25,6 +23,7 @@ from providers.base import (
 )
 from providers.contract.lab import Lab, Tenant
 from providers.ec2 import Ec2Provider
+from providers.ec2_errors import _KIND_BY_CODE
 
 
 @pytest.fixture(scope="module")
@@ -39,20 +38,32 @@ def ec2(lab: Ec2Lab) -> Ec2Lab:
 
 
 LAUNCH_CODES: list[tuple[type[ProviderError], int, str]] = [
-    (RateLimited, 503, "RequestLimitExceeded Throttling SlowDown"),
-    (RateLimited, 400, "ThrottlingException"),
-    (NoCapacity, 500, "InsufficientInstanceCapacity InsufficientHostCapacity"),
-    (NoCapacity, 400, "Unsupported SpotMaxPriceTooLow InsufficientFreeAddressesInSubnet"),
+    (RateLimited, 503, "RequestLimitExceeded Throttling SlowDown RequestThrottled BandwidthLimitExceeded"),
+    (RateLimited, 503, "ThrottledException EC2ThrottledException RequestThrottledException PriorRequestNotComplete"),
+    (RateLimited, 400, "ThrottlingException TooManyRequestsException"),
+    (NoCapacity, 500, "InsufficientInstanceCapacity InsufficientHostCapacity InsufficientReservedInstanceCapacity"),
+    (NoCapacity, 500, "InsufficientCapacity InsufficientAddressCapacity InsufficientVolumeCapacity"),
+    (NoCapacity, 400, "Unsupported SpotMaxPriceTooLow InsufficientFreeAddressesInSubnet UnfulfillableCapacity"),
+    (NoCapacity, 400, "ReservationCapacityExceeded InsufficientCapacityOnHost"),
     (QuotaExceeded, 400, "InstanceLimitExceeded VcpuLimitExceeded MaxSpotInstanceCountExceeded VolumeLimitExceeded"),
-    (Unauthorised, 401, "AuthFailure"),
+    (QuotaExceeded, 400, "MaxIOPSLimitExceeded ResourceLimitExceeded NetworkInterfaceLimitExceeded HostLimitExceeded"),
+    (QuotaExceeded, 400, "AddressLimitExceeded MaxFleetCountExceeded MaxSpotFleetRequestCountExceeded"),
+    (QuotaExceeded, 400, "TargetCapacityLimitExceededException"),
+    (Unauthorised, 401, "AuthFailure InvalidAccessKeyId"),
     (Unauthorised, 403, "UnauthorizedOperation InvalidClientTokenId ExpiredToken SignatureDoesNotMatch AccessDenied"),
-    (Unauthorised, 400, "RequestExpired OptInRequired"),
+    (Unauthorised, 403, "ExpiredTokenException InvalidSignatureException IncompleteSignature InvalidToken"),
+    (Unauthorised, 403, "MissingAuthenticationToken UnrecognizedClientException AccessDeniedException"),
+    (Unauthorised, 400, "RequestExpired OptInRequired Blocked"),
     (Misconfigured, 400, "InvalidAMIID.NotFound InvalidAMIID.Malformed InvalidParameterValue InvalidSubnetID.NotFound"),
     (Misconfigured, 400, "InvalidGroup.NotFound InvalidKeyPair.NotFound InvalidParameterCombination ANewCode"),
     (OutcomeUnknown, 400, "IdempotentParameterMismatch"),
-    (OutcomeUnknown, 500, "InternalError InternalFailure ANewCode"),
-    (OutcomeUnknown, 503, "Unavailable ServiceUnavailable"),
+    (OutcomeUnknown, 500, "InternalError InternalFailure ServerInternal ANewCode"),
+    (OutcomeUnknown, 503, "Unavailable ServiceUnavailable RequestTimeout"),
 ]
+
+
+def test_every_code_that_is_known_is_tried() -> None:
+    assert set(_KIND_BY_CODE) <= {code for _, _, codes in LAUNCH_CODES for code in codes.split()}
 
 
 @pytest.mark.parametrize(
@@ -140,9 +151,9 @@ def test_ill_typed_settings_are_named(tenant: Tenant, template: dict[str, object
 
 
 def test_settings_and_safeguards_reach_the_machine(tenant: Tenant, ec2: Ec2Lab) -> None:
-    client = _client(ec2)
-    subnet = client.describe_subnets()["Subnets"][0]
-    group = client.create_security_group(GroupName=tenant.installation, Description="x", VpcId=subnet["VpcId"])
+    sdk = client(ec2)
+    subnet = sdk.describe_subnets()["Subnets"][0]
+    group = sdk.create_security_group(GroupName=tenant.installation, Description="x", VpcId=subnet["VpcId"])
     template = {
         "subnet_id": subnet["SubnetId"],
         "availability_zone": subnet["AvailabilityZone"],
@@ -153,7 +164,7 @@ def test_settings_and_safeguards_reach_the_machine(tenant: Tenant, ec2: Ec2Lab) 
     }
     tenant.provider.validate(template)
     (given,) = tenant.provider.launch(tenant.request(template=template, tags={TAG_POOL: "night"}))
-    seen = client.describe_instances(InstanceIds=[given.id])["Reservations"][0]["Instances"][0]
+    seen = sdk.describe_instances(InstanceIds=[given.id])["Reservations"][0]["Instances"][0]
     assert seen["SubnetId"] == subnet["SubnetId"]
     assert seen["Placement"]["AvailabilityZone"] == subnet["AvailabilityZone"]
     assert [each["GroupId"] for each in seen["SecurityGroups"]] == [group["GroupId"]]
@@ -162,9 +173,9 @@ def test_settings_and_safeguards_reach_the_machine(tenant: Tenant, ec2: Ec2Lab) 
     assert seen["MetadataOptions"]["HttpTokens"] == "required"
     assert seen["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
     assert given.tags["Name"] == "elastic-orchestrator night"
-    behaviour = client.describe_instance_attribute(InstanceId=given.id, Attribute="instanceInitiatedShutdownBehavior")
+    behaviour = sdk.describe_instance_attribute(InstanceId=given.id, Attribute="instanceInitiatedShutdownBehavior")
     assert behaviour["InstanceInitiatedShutdownBehavior"]["Value"] == "terminate"
-    (volume,) = client.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": [given.id]}])["Volumes"]
+    (volume,) = sdk.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": [given.id]}])["Volumes"]
     assert volume["Size"] == 21
     assert {tag["Key"]: tag["Value"] for tag in volume["Tags"]} == given.tags
 
@@ -185,8 +196,3 @@ def test_launch_id_that_is_no_token(tenant: Tenant, ec2: Ec2Lab) -> None:
 def test_the_sdk_is_not_imported_before_a_provider_is_made() -> None:
     program = "import sys, providers.ec2; sys.exit('boto3' in sys.modules or 'botocore' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
-
-
-def _client(ec2: Ec2Lab) -> Any:
-    keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-    return boto3.client("ec2", region_name=REGION, endpoint_url=ec2.cloud.endpoint_url, **keys)
