@@ -52,7 +52,7 @@ def _is_devices(value: object) -> bool:
 _Rules = Mapping[str, tuple[Callable[[object], bool], str]]
 
 # key → (is it well-formed, what it should be).
-_TEMPLATE: _Rules = {
+TEMPLATE: _Rules = {
     "instance_types": (_is_texts, "a list of instance types"),
     "subnet_id": (_is_text, "the id of a subnet"),
     "subnet_ids": (_is_texts, "a list of subnet ids, best one in each zone"),
@@ -69,7 +69,7 @@ _TEMPLATE: _Rules = {
     "root_volume_gb": (_is_size, f"the size of the root volume in GiB, 1 to {_MOST_GIB}"),
     "block_devices": (_is_devices, "a list of volumes, each with a device"),
 }
-_DEVICE: _Rules = {
+DEVICE: _Rules = {
     "device": (_is_text, f'a device name such as /dev/sdf, or "{ROOT}" for the image\'s root volume'),
     "size_gb": (_is_size, f"a size in GiB, 1 to {_MOST_GIB}"),
     "type": (lambda value: value in _VOLUME_TYPES, f"one of {', '.join(_VOLUME_TYPES)}"),
@@ -95,12 +95,12 @@ _EBS = {
 
 def validate(template: Mapping[str, Any]) -> None:
     """Raise Misconfigured naming the key that is unknown, ill-formed, or at odds with another."""
-    _check(template, _TEMPLATE, "", "a setting of an EC2 pool")
+    _check(template, TEMPLATE, "", "a setting of an EC2 pool")
     for number, device in enumerate(template.get("block_devices", ())):
         at = f"block_devices[{number}]"
-        _check(device, _DEVICE, f"{at}.", "a setting of a block device")
+        _check(device, DEVICE, f"{at}.", "a setting of a block device")
         if lacking := _lacking(device):
-            raise Misconfigured(f"{at}.{lacking} of an EC2 pool is missing: give {_DEVICE[lacking][1]}")
+            raise Misconfigured(f"{at}.{lacking} of an EC2 pool is missing: give {DEVICE[lacking][1]}")
     _check_together(template)
 
 
@@ -190,7 +190,7 @@ def machine(request: LaunchRequest, tags: Mapping[str, str], root_device: str) -
         "ImageId": request.image,
         "InstanceInitiatedShutdownBehavior": "terminate",
         "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
-        "TagSpecifications": tagged(tags, "volume", "network-interface"),
+        "TagSpecifications": tagged(tags, "network-interface"),
     }
     if is_spot(template):  # EC2 refuses tags for spot requests where it makes none
         parameters["TagSpecifications"] += tagged(tags, "spot-instances-request")
@@ -214,7 +214,7 @@ def run_instances(request: LaunchRequest, tags: Mapping[str, str], root_device: 
         "MaxCount": request.count,
         "ClientToken": request.launch_id,
     }
-    parameters["TagSpecifications"] += tagged(tags, "instance")
+    parameters["TagSpecifications"] += tagged(tags, "instance", "volume")
     if request.user_data:
         parameters["UserData"] = request.user_data
     if "SubnetId" in place:
@@ -262,7 +262,7 @@ def create_fleet(request: LaunchRequest, tags: Mapping[str, str], template_name:
         "LaunchTemplateConfigs": [{"LaunchTemplateSpecification": specification, "Overrides": choices}],
         "TargetCapacitySpecification": {"TotalTargetCapacity": request.count, "DefaultTargetCapacityType": market},
         "SpotOptions" if spot else "OnDemandOptions": options,
-        "TagSpecifications": tagged(tags, "instance", "fleet"),
+        "TagSpecifications": tagged(tags, "instance", "volume", "fleet"),
     }
 
 

@@ -245,4 +245,4 @@ def test_only_spot_requests_are_tagged_as_such() -> None:
         for market in ("spot", "on-demand")
     }
     assert kinds["spot"] - kinds["on-demand"] == {"spot-instances-request"}
-    assert kinds["on-demand"] == {"volume", "network-interface"}
+    assert kinds["on-demand"] == {"network-interface"}
