@@ -10,7 +10,7 @@ import copy
 import json
 import uuid
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from moto.core.responses import ActionResult
 from moto.ec2.exceptions import EC2ClientError
@@ -21,6 +21,7 @@ from moto.ec2.utils import random_fleet_id
 from .hypervisor import Hypervisor
 
 USER_DATA_LIMIT = 16384
+_Made = TypeVar("_Made")
 
 
 class Launching(EC2Response):
@@ -34,9 +35,7 @@ class Launching(EC2Response):
     def run_instances(self) -> ActionResult:
         token = self._get_param("ClientToken")
         asked = self._asked()
-        if token and (self.region, token) in self._launches:
-            asked_first, reservation = self._launches[self.region, token]
-            _refuse_other(asked_first, asked)
+        if (reservation := self._made(self._launches, token, asked)) is not None:
             if any(instance.state == "terminated" for instance in reservation.instances):
                 raise EC2ClientError(
                     "IdempotentInstanceTerminated", "The client token was used before for an instance that has ended."
@@ -59,9 +58,7 @@ class Launching(EC2Response):
         """Pool by pool, in the order of the overrides: prices and priorities are not told apart here."""
         token = self._get_param("ClientToken")
         asked = self._asked()
-        if token and (self.region, token) in self._fleets:
-            asked_first, answer = self._fleets[self.region, token]
-            _refuse_other(asked_first, asked)
+        if (answer := self._made(self._fleets, token, asked)) is not None:
             return ActionResult(answer)
         if self._get_param("Type") != "instant":
             raise EC2ClientError("UnsupportedOperation", "The local cloud knows fleets of type instant only.")
@@ -169,10 +166,12 @@ class Launching(EC2Response):
     def _asked(self) -> str:
         return json.dumps(self.params, sort_keys=True, default=str)
 
-
-def _refuse_other(asked_first: str, asked: str) -> None:
-    if asked != asked_first:
-        raise EC2ClientError("IdempotentParameterMismatch", "The client token was used before with other parameters.")
+    def _made(self, memory: Mapping[tuple[str, str], tuple[str, _Made]], token: str, asked: str) -> _Made | None:
+        """What was made with this token before, None for a new one. Raises when something else was asked then."""
+        asked_first, made = memory.get((self.region, token), (asked, None))
+        if asked != asked_first:
+            raise EC2ClientError("IdempotentParameterMismatch", "The client token was used before with other parameters.")
+        return made
 
 
 def _refuse_large(user_data: Any) -> None:

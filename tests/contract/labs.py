@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from providers import localcloud
 from providers.base import TAG_INSTALLATION
 from providers.contract.lab import Lab, unable
@@ -59,7 +61,7 @@ class Ec2Lab(Lab):
 
         self.cloud = cloud
         keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-        self._ec2 = boto3.client("ec2", region_name=REGION, endpoint_url=cloud.endpoint_url, **keys)
+        self.sdk = boto3.client("ec2", region_name=REGION, endpoint_url=cloud.endpoint_url, **keys)
 
         self._clients: dict[float, Ec2Provider] = {}
 
@@ -84,7 +86,7 @@ class Ec2Lab(Lab):
         return {marked, self._start()}
 
     def _start(self, **more: Any) -> str:
-        reply = self._ec2.run_instances(ImageId=self.image, InstanceType="t3.micro", MinCount=1, MaxCount=1, **more)
+        reply = self.sdk.run_instances(ImageId=self.image, InstanceType="t3.micro", MinCount=1, MaxCount=1, **more)
         return reply["Instances"][0]["InstanceId"]
 
     def alive(self, ids: set[str]) -> set[str]:
@@ -93,11 +95,11 @@ class Ec2Lab(Lab):
 
     def launched(self, installation: str) -> set[str]:
         ours = [{"Name": f"tag:{TAG_INSTALLATION}", "Values": [installation]}]
-        pages = self._ec2.get_paginator("describe_instances").paginate(Filters=ours)
+        pages = self.sdk.get_paginator("describe_instances").paginate(Filters=ours)
         return {each["InstanceId"] for page in pages for part in page["Reservations"] for each in part["Instances"]}
 
     def user_data(self, instance_id: str) -> bytes:
-        reply = self._ec2.describe_instance_attribute(InstanceId=instance_id, Attribute="userData")
+        reply = self.sdk.describe_instance_attribute(InstanceId=instance_id, Attribute="userData")
         return base64.b64decode(reply["UserData"]["Value"])
 
     def power_off(self, instance_id: str) -> None:
@@ -170,6 +172,12 @@ def ec2_lab(folder: Path, lab: type[Ec2Lab] = Ec2Lab) -> Iterator[Ec2Lab]:
 LABS = {"ec2": ec2_lab, "ec2-fleet": partial(ec2_lab, lab=Ec2FleetLab)}
 
 
-def client(lab: Ec2Lab) -> Any:
-    """The SDK itself, to look behind the provider."""
-    return lab._ec2
+def own_cloud(kind: type[Ec2Lab] = Ec2Lab) -> Any:
+    """The fixture `cloud` of a module that tests EC2 only."""
+
+    @pytest.fixture(scope="module")
+    def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ec2Lab]:
+        with ec2_lab(tmp_path_factory.mktemp("ec2"), kind) as lab:
+            yield lab
+
+    return cloud

@@ -6,13 +6,12 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from labs import Ec2Lab, ec2_lab
+from labs import Ec2Lab, own_cloud
 
 from orchestrator.cli.pools import _launch
 from orchestrator.fleet.pools import OURS
@@ -26,10 +25,7 @@ COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) fo
 OUR_TAG = "elastic-orchestrator:installation"
 
 
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ec2Lab]:
-    with ec2_lab(tmp_path_factory.mktemp("ec2-docs")) as lab:
-        yield lab
+cloud = own_cloud()
 
 
 def words(value: Any) -> list[str]:

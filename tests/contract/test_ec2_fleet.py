@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from labs import Ec2FleetLab, Ec2Lab, client, ec2_lab
-from test_ec2 import LAUNCH_CODES
+from labs import Ec2FleetLab, Ec2Lab, own_cloud
+from test_ec2 import CASES
 
 from providers import ec2_fleet, ec2_template
 from providers.base import (
@@ -27,15 +26,7 @@ from providers.contract.lab import Tenant, ids
 FIRST, SECOND = "t3.micro", "t3.small"
 
 
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ec2Lab]:
-    with ec2_lab(tmp_path_factory.mktemp("ec2-fleet"), Ec2FleetLab) as lab:
-        yield lab
-
-
-@pytest.fixture
-def ec2(lab: Ec2Lab) -> Any:
-    return client(lab)
+cloud = own_cloud(Ec2FleetLab)
 
 
 def templates(ec2: Any, tenant: Tenant) -> list[Any]:
@@ -108,10 +99,7 @@ def test_a_repeat_of_a_fleet_that_made_nothing_makes_nothing_either(lab: Ec2Lab,
     assert len(tenant.provider.launch(tenant.request())) == 1
 
 
-@pytest.mark.parametrize(
-    ("code", "status", "kind"),
-    [(code, status, kind) for kind, status, codes in LAUNCH_CODES for code in codes.split()],
-)
+@pytest.mark.parametrize(("code", "status", "kind"), CASES)
 def test_codes_of_a_refused_fleet(lab: Ec2Lab, tenant: Tenant, code: str, status: int, kind: type[ProviderError]) -> None:
     lab.cloud.faults({"action": "CreateFleet", "times": 1, "error": code, "status": status})
     with pytest.raises(ProviderError) as caught:

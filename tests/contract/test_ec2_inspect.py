@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from labs import REGION, Ec2Lab, client, ec2_lab
+from labs import REGION, Ec2Lab, own_cloud
 
 from providers.base import Finding, Unauthorised, Unavailable, Verdict
 from providers.contract.lab import Tenant
@@ -16,15 +15,7 @@ from providers.ec2 import Ec2Provider
 FLEET = {"instance_types": ["t3.micro", "t3.small"]}
 
 
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ec2Lab]:
-    with ec2_lab(tmp_path_factory.mktemp("ec2-inspect")) as lab:
-        yield lab
-
-
-@pytest.fixture
-def ec2(lab: Ec2Lab) -> Any:
-    return client(lab)
+cloud = own_cloud()
 
 
 def found(tenant: Tenant, template: dict[str, Any], verdict: Verdict, **settings: str) -> list[Finding]:

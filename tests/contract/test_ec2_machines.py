@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from labs import Ec2Lab, client, ec2_lab
+from labs import Ec2Lab, own_cloud
 
 from providers import ec2_template
 from providers.base import Cause, InstanceState, LaunchRequest, Misconfigured
 from providers.contract.lab import Tenant, ids, is_up
 
-
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ec2Lab]:
-    with ec2_lab(tmp_path_factory.mktemp("ec2-machines")) as lab:
-        yield lab
-
-
-@pytest.fixture
-def ec2(lab: Ec2Lab) -> Any:
-    return client(lab)
+cloud = own_cloud()
 
 
 # -- settings --

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_localcloud import client, launch, machine, root, until
+from test_localcloud import client, cloud, launch, machine, root, shared, until
 
-from providers import localcloud
 from providers.localcloud import LocalCloud
+
+__all__ = ["cloud", "shared"]
 
 ASK = """#!/bin/sh
 python3 - <<'PYTHON'
@@ -27,18 +27,6 @@ open("who", "wb").write(urllib.request.urlopen(ask).read())
 PYTHON
 """
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    with localcloud.start(tmp_path_factory.mktemp("cloud"), boot_delay_s=0.05, stop_delay_s=0.05) as cloud:
-        yield cloud
-
-
-@pytest.fixture
-def cloud(shared: LocalCloud) -> Iterator[LocalCloud]:
-    yield shared
-    shared.clear_faults()
 
 
 def call(url: str, method: str = "GET", **headers: str) -> tuple[int, str]:
