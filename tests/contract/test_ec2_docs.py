@@ -14,8 +14,10 @@ import pytest
 from labs import Ec2Lab, own_cloud
 
 from orchestrator.cli.pools import _launch
-from orchestrator.fleet.pools import OURS
-from orchestrator.settings import Settings
+from orchestrator.clouds import Clouds
+from orchestrator.fleet.pools import check_launch
+from orchestrator.fleet.rungs import OURS
+from orchestrator.settings import CloudSettings, Settings
 from providers import ec2_fleet, ec2_template
 from providers.contract.lab import Tenant, ids, is_up
 
@@ -75,17 +77,20 @@ def test_the_table_of_settings_is_the_one_of_the_code() -> None:
     table = PAGE[PAGE.index("| key of `--launch`") :]
     rows = re.findall(r"^\| ([^|]+) \|", table[: table.index("\n\n")], re.MULTILINE)[2:]
     told = {key for cell in rows for key in re.findall(r"`([a-z_]+)`", cell)}
-    assert told == set(ec2_template.TEMPLATE) | (set(OURS) - {"image", "instance_type"})
+    assert told == set(ec2_template.TEMPLATE) | (set(OURS) - {"image", "instance_type"}) | {"rungs"}
     assert set(re.findall(r"`([a-z_]+)`", PAGE[PAGE.index("A volume of") : PAGE.index("A volume of") + 400])) >= set(
         ec2_template.DEVICE
     )
 
 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("orchestrator pool create")])
-def test_the_pools_of_the_page_can_be_made(tenant: Tenant, command: str) -> None:
+def test_the_pools_of_the_page_can_be_made(command: str) -> None:
+    clouds = Clouds({"aws": CloudSettings(provider="ec2", region="eu-west-1")}, "eo-docs")
     given = shlex.split(command)
-    pairs = [value for option, value in pairwise(given) if option == "--launch"]
-    tenant.provider.validate(_launch(pairs))
+    options = list(pairwise(given))
+    launch = _launch([value for option, value in options if option == "--launch"])
+    named = {key: dict(options)[f"--{key.replace('_', '-')}"] for key in ("image", "instance_type")}
+    check_launch(clouds, dict(options)["--cloud"], launch | named)
 
 
 def test_the_settings_of_the_page_are_known() -> None:
