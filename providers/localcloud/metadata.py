@@ -10,7 +10,8 @@ import secrets
 import selectors
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
 
 _TOKEN_PATH = "/latest/api/token"  # noqa: S105  (where tokens are given)
 _TTL = "X-aws-ec2-metadata-token-ttl-seconds"
@@ -20,7 +21,7 @@ Answer = Callable[[str], str | None]
 """The text at a path below /latest/, or None where there is none."""
 
 
-class Endpoint(ThreadingHTTPServer):
+class Endpoint(ThreadingTCPServer):
     """The service of one machine. Requests have threads of their own, so that a slow guest holds up nobody."""
 
     daemon_threads = True
@@ -30,7 +31,7 @@ class Endpoint(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Request)
         self.answer = answer
         self.tokens: set[str] = set()
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
 class _Request(BaseHTTPRequestHandler):
