@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import elasticity, latency, memory, throughput
+from benchmarks import elasticity, latency, memory, providers, throughput
 
 
 def main() -> int:
-    return max(benchmark.main() for benchmark in (throughput, latency, elasticity, memory))
+    return max(benchmark.main() for benchmark in (throughput, latency, elasticity, memory, providers))
 
 
 if __name__ == "__main__":

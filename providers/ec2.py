@@ -1,19 +1,20 @@
 """Amazon EC2, and what speaks its language.
 
-One call a verb: a launch is one RunInstances for all its machines, its `ClientToken` the launch id; the listing is
-filtered by the cloud and checked again here. The SDK is imported when a provider is made: it costs over half a second.
+One call a verb: a launch is one RunInstances for all its machines, its `ClientToken` the launch id (CreateFleet where
+EC2 may choose among types or zones, see `ec2_fleet`); the listing is filtered by the cloud and checked again here. The
+SDK is imported when a provider is made: it costs over half a second.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from . import ec2_fleet, ec2_inspect, ec2_template
 from .base import (
     TAG_INSTALLATION,
     TAG_LAUNCH,
@@ -26,11 +27,17 @@ from .base import (
     Misconfigured,
     OutcomeUnknown,
 )
-from .ec2_errors import translate
+from .ec2_errors import cause_of, code_of, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
-    from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef, InstanceTypeDef, InstanceTypeInfoTypeDef
+    from mypy_boto3_ec2.type_defs import (
+        FilterTypeDef,
+        ImageTypeDef,
+        InstanceStatusTypeDef,
+        InstanceTypeDef,
+        InstanceTypeInfoTypeDef,
+    )
 
 _STATES = {
     "pending": InstanceState.PENDING,
@@ -43,31 +50,9 @@ _STATES = {
 _TOKEN = re.compile(r"[\x21-\x7e]{1,64}")
 _PAGE = 1000
 _BATCH = 500  # ids in one TerminateInstances; EC2 advises to keep below a thousand
+_VALUES = 200  # of one filter, at most
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list | tuple) and bool(value) and all(map(_is_text, value))
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65536
-
-
-# What a pool's launch template may hold: key → (is it well-formed, what it should be).
-_TEMPLATE: dict[str, tuple[Callable[[object], bool], str]] = {
-    "subnet_id": (_is_text, "the id of a subnet"),
-    "security_group_ids": (_is_texts, "a list of security group ids"),
-    "key_name": (_is_text, "the name of a key pair"),
-    "instance_profile": (_is_text, "the name or the ARN of an IAM instance profile"),
-    "availability_zone": (_is_text, "the name of an availability zone"),
-    "root_volume_gb": (_is_size, "the size of the root volume in GiB, 1 to 65536"),
-    "market": (lambda value: value in ("on-demand", "spot"), '"on-demand" or "spot"'),
-}
+_ABSENT = {"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"}
 
 
 class Ec2Provider:
@@ -96,6 +81,7 @@ class Ec2Provider:
         from botocore.config import Config
 
         self._installation = installation
+        self._endpoint_url = endpoint_url
         self._root_devices: dict[str, str] = {}
         config = Config(
             connect_timeout=timeout_s,
@@ -104,11 +90,11 @@ class Ec2Provider:
             max_pool_connections=16,
             proxies={} if endpoint_url and urlsplit(endpoint_url).hostname in _LOOPBACK else None,
         )
-        with _translated("connect"):
+        with translated("connect"):
             core = botocore.session.get_session()
             core.register_component("data_loader", _descriptions())
-            session = boto3.session.Session(profile_name=profile, region_name=region, botocore_session=core)
-            self._ec2: EC2Client = session.client(
+            self._session = boto3.session.Session(profile_name=profile, region_name=region, botocore_session=core)
+            self._ec2: EC2Client = self._session.client(
                 "ec2",
                 endpoint_url=endpoint_url,
                 aws_access_key_id=access_key_id,
@@ -119,51 +105,68 @@ class Ec2Provider:
     # -- the contract --
 
     def validate(self, template: Mapping[str, object]) -> None:
-        """Misconfigured naming the key of a launch template that is unknown or ill-formed. Makes no call."""
-        for key, value in template.items():
-            if key not in _TEMPLATE:
-                raise Misconfigured(f"{key!r} is not a setting of an EC2 pool; there are {', '.join(sorted(_TEMPLATE))}")
-            well_formed, wanted = _TEMPLATE[key]
-            if not well_formed(value):
-                raise Misconfigured(f"{key} of an EC2 pool must be {wanted}, not {value!r}")
+        """Misconfigured naming the key of a launch template that is unknown, ill-formed or at odds with another."""
+        ec2_template.validate(template)
 
     def check(self) -> None:
         """One small listing: it needs the region, the credentials and the right that every tick needs."""
-        with _translated("list instances"):
-            self._ec2.describe_instances(Filters=self._ours(), MaxResults=5)
+        from botocore.exceptions import EndpointConnectionError
 
-    def inspect(self, image: str, instance_type: str, template: Mapping[str, object]) -> list[Finding]:  # noqa: ARG002
-        return []
+        with translated("list instances"):
+            try:
+                self._ec2.describe_instances(Filters=self._ours(), MaxResults=5)
+            except EndpointConnectionError as error:
+                if self._endpoint_url or self._is_known_region():
+                    raise
+                told = f"EC2 has no region {self._ec2.meta.region_name!r} that this SDK knows: correct `region`"
+                raise Misconfigured(f"{told} ({error})") from error
 
-    def impaired(self) -> Mapping[str, str]:
-        return {}
+    def inspect(self, image: str, instance_type: str, template: Mapping[str, object]) -> list[Finding]:
+        """Image, types, subnets, zones, groups, key, rights by dry runs; quotas and roles are not EC2's to tell."""
+        with translated("look at what a launch needs"):
+            return ec2_inspect.inspect(self._ec2, self._installation, image, instance_type, template)
 
     def launch(self, request: LaunchRequest) -> list[Instance]:
-        """One RunInstances for up to `count` machines. Too large user data are refused here, before any call."""
+        """One call for up to `count` machines. Too large user data are refused here, before any call."""
         from botocore.exceptions import ClientError
 
         self._refuse_unlaunchable(request)
         tags = self._tags(request)
-        with _translated(f"look up the image {request.image}"):
-            asked = self._run_instances(request, tags)
-        with _translated(f"launch {request.count} of {request.instance_type}", launching=True):
+        root_device = self._root_device(request.image) if ec2_template.needs_root_device(request.template) else ""
+        with translated(f"launch {request.count} of {request.instance_type}", launching=True):
             try:
-                reply = self._ec2.run_instances(**asked)
+                if ec2_template.is_fleet(request.instance_type, request.template):
+                    return ec2_fleet.launch(self._ec2, request, tags, root_device)
+                reply = self._ec2.run_instances(**ec2_template.run_instances(request, tags, root_device))
             except ClientError as error:
-                if error.response.get("Error", {}).get("Code") != "IdempotentInstanceTerminated":
+                if code_of(error) != "IdempotentInstanceTerminated":
                     raise
                 return self._launched_before(request.launch_id)
         return [replace(_instance(each), tags=tags) for each in reply["Instances"]]
 
     def instances(self) -> list[Instance]:
         """Every page of what bears our tag, looked at again here: a filter that was ignored must cost no stranger."""
-        with _translated("list instances"):
+        with translated("list instances"):
             return self._listed(self._ours())
+
+    def impaired(self) -> Mapping[str, str]:
+        """One paged listing of the status checks, which EC2 cannot filter by tag: it shows strangers' machines as well.
+        Only where any is impaired, those are asked for by id whether they are ours."""
+        with translated("read the status checks"):
+            pages = self._ec2.get_paginator("describe_instance_status").paginate(PaginationConfig={"PageSize": _PAGE})
+            failing = {
+                each["InstanceId"]: told for page in pages for each in page["InstanceStatuses"] if (told := _failing(each))
+            }
+            ours: set[str] = set()
+            for start in range(0, len(failing), _VALUES):
+                some = {"Name": "instance-id", "Values": list(failing)[start : start + _VALUES]}
+                ours |= {instance.id for instance in self._listed([*self._ours(), some])}  # type: ignore[list-item]
+            return {name: told for name, told in failing.items() if name in ours}
 
     def terminate(self, ids: Iterable[str]) -> None:
         """In batches; EC2 refuses a whole batch for one id it does not know, which is then found and left out."""
         wanted = list(dict.fromkeys(ids))
-        with _translated("terminate instances"):
+        with translated("terminate instances"):
             for start in range(0, len(wanted), _BATCH):
                 self._terminate(wanted[start : start + _BATCH])
 
@@ -171,17 +174,17 @@ class Ec2Provider:
         """The last 64 KiB of the boot log, which EC2 shows some minutes after the boot; "" before, or when absent."""
         from botocore.exceptions import ClientError
 
-        with _translated("read the console"):
+        with translated("read the console"):
             try:
                 return self._ec2.get_console_output(InstanceId=instance_id).get("Output", "")
             except ClientError as error:
-                if _is_absent(error):
+                if code_of(error) in _ABSENT:
                     return ""
                 raise
 
     def catalogue(self, kind: str) -> list[CatalogueItem]:
         """`images` of this account, `sizes` offered in this region, its zones as `locations`."""
-        with _translated(f"list {kind}"):
+        with translated(f"list {kind}"):
             match kind:
                 case "images":
                     images = self._ec2.get_paginator("describe_images").paginate(Owners=["self"])
@@ -195,6 +198,10 @@ class Ec2Provider:
         raise Misconfigured(f"there is no catalogue of {kind!r}; ask for images, sizes or locations")
 
     # -- how --
+
+    def _is_known_region(self) -> bool:
+        partitions = self._session.get_available_partitions()
+        return any(self._ec2.meta.region_name in self._session.get_available_regions("ec2", each) for each in partitions)
 
     def _refuse_unlaunchable(self, request: LaunchRequest) -> None:
         size = len(request.user_data)
@@ -216,45 +223,10 @@ class Ec2Provider:
             TAG_LAUNCH: request.launch_id,
         }
 
-    def _run_instances(self, request: LaunchRequest, tags: Mapping[str, str]) -> dict[str, Any]:
-        """The parameters of the one call; may look up the image's root device first."""
-        marks = [{"Key": key, "Value": value} for key, value in tags.items()]
-        return {
-            "ImageId": request.image,
-            "InstanceType": request.instance_type,
-            "MinCount": 1,
-            "MaxCount": request.count,
-            "ClientToken": request.launch_id,
-            "TagSpecifications": [{"ResourceType": kind, "Tags": marks} for kind in ("instance", "volume")],
-            "InstanceInitiatedShutdownBehavior": "terminate",
-            "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
-            **({"UserData": request.user_data} if request.user_data else {}),
-            **self._placed(request.image, request.template),
-        }
-
-    def _placed(self, image: str, template: Mapping[str, Any]) -> dict[str, Any]:
-        placed: dict[str, Any] = {}
-        for key, name in {
-            "subnet_id": "SubnetId",
-            "security_group_ids": "SecurityGroupIds",
-            "key_name": "KeyName",
-        }.items():
-            if key in template:
-                placed[name] = template[key]
-        if profile := template.get("instance_profile"):
-            placed["IamInstanceProfile"] = {"Arn" if profile.startswith("arn:") else "Name": profile}
-        if zone := template.get("availability_zone"):
-            placed["Placement"] = {"AvailabilityZone": zone}
-        if template.get("market") == "spot":
-            placed["InstanceMarketOptions"] = {"MarketType": "spot"}
-        if size := template.get("root_volume_gb"):
-            volume = {"VolumeSize": size, "DeleteOnTermination": True}
-            placed["BlockDeviceMappings"] = [{"DeviceName": self._root_device(image), "Ebs": volume}]
-        return placed
-
     def _root_device(self, image: str) -> str:
         if image not in self._root_devices:
-            found = self._ec2.describe_images(ImageIds=[image])["Images"]
+            with translated(f"look up the image {image}"):
+                found = self._ec2.describe_images(ImageIds=[image])["Images"]
             if not found:
                 raise Misconfigured(f"the image {image} does not exist in this region: correct the pool's image")
             self._root_devices[image] = found[0].get("RootDeviceName", "/dev/xvda")
@@ -291,7 +263,7 @@ class Ec2Provider:
         try:
             self._ec2.terminate_instances(InstanceIds=ids)
         except ClientError as error:
-            if not _is_absent(error):
+            if code_of(error) not in _ABSENT:
                 raise
             half = len(ids) // 2
             if half:
@@ -307,31 +279,29 @@ def _descriptions() -> Any:
     return create_loader()
 
 
-@contextmanager
-def _translated(doing: str, *, launching: bool = False) -> Iterator[None]:
-    """The SDK's errors as ours."""
-    from botocore.exceptions import BotoCoreError, ClientError
-    from botocore.parsers import ResponseParserError
-
-    try:
-        yield
-    except (BotoCoreError, ClientError, ResponseParserError) as error:
-        raise translate(error, doing, launching=launching) from error
-
-
-def _is_absent(error: Any) -> bool:
-    return error.response.get("Error", {}).get("Code") in ("InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed")
+def _failing(seen: InstanceStatusTypeDef) -> str:
+    """What the status checks say of a machine that fails one, or "" where all is well or nothing is known yet."""
+    checks = {"instance": "InstanceStatus", "system": "SystemStatus", "volumes": "AttachedEbsStatus"}
+    told = []
+    for name, key in checks.items():
+        summary: Any = seen.get(key, {})
+        if summary.get("Status") == "impaired":
+            since = [each["ImpairedSince"] for each in summary.get("Details", ()) if "ImpairedSince" in each]
+            told.append(f"{name} status check failed" + (f" since {min(since):%Y-%m-%d %H:%M} UTC" if since else ""))
+    return ", ".join(told)
 
 
 def _instance(seen: InstanceTypeDef) -> Instance:
+    reason = seen.get("StateReason", {})
     return Instance(
         id=seen["InstanceId"],
         state=_STATES.get(seen["State"]["Name"], InstanceState.UNKNOWN),
         tags={tag["Key"]: tag["Value"] for tag in seen.get("Tags", [])},
         address=seen.get("PrivateIpAddress") or None,
         launched_at=seen.get("LaunchTime"),
-        fault=seen.get("StateReason", {}).get("Message") or seen.get("StateTransitionReason") or None,
+        fault=reason.get("Message") or seen.get("StateTransitionReason") or None,
         launch_index=seen.get("AmiLaunchIndex", 0),
+        cause=cause_of(reason.get("Code")),
     )
 
 

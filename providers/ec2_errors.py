@@ -1,14 +1,17 @@
 """What EC2's refusals mean to us: a table of its error codes, and of the SDK's own exceptions.
 
-Codes are stable and documented, texts are neither: only codes are looked at. The module imports the SDK when the first
-error comes, not before.
+Codes are stable and documented, texts are neither: only codes are looked at. The module imports the SDK when a call is
+made, not before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .base import (
+    Cause,
     Misconfigured,
     NoCapacity,
     OutcomeUnknown,
@@ -30,7 +33,8 @@ _BY_KIND: dict[type[ProviderError], str] = {
         SpotMaxPriceTooLow ReservationCapacityExceeded UnfulfillableCapacity InsufficientCapacityOnHost""",
     QuotaExceeded: """
         InstanceLimitExceeded VcpuLimitExceeded MaxSpotInstanceCountExceeded VolumeLimitExceeded MaxIOPSLimitExceeded
-        ResourceLimitExceeded NetworkInterfaceLimitExceeded HostLimitExceeded AddressLimitExceeded""",
+        ResourceLimitExceeded NetworkInterfaceLimitExceeded HostLimitExceeded AddressLimitExceeded MaxFleetCountExceeded
+        MaxSpotFleetRequestCountExceeded TargetCapacityLimitExceededException""",
     Unauthorised: """
         AuthFailure UnauthorizedOperation InvalidClientTokenId ExpiredToken ExpiredTokenException RequestExpired
         SignatureDoesNotMatch InvalidSignatureException IncompleteSignature MissingAuthenticationToken
@@ -40,6 +44,7 @@ _BY_KIND: dict[type[ProviderError], str] = {
     Unavailable: "InternalError InternalFailure ServerInternal ServiceUnavailable Unavailable RequestTimeout",
 }
 _KIND_BY_CODE = {code: kind for kind, codes in _BY_KIND.items() for code in codes.split()}
+_RECLAIMED = {"Server.SpotInstanceTermination", "Server.SpotInstanceShutdown"}
 
 _FIX: dict[type[ProviderError], str] = {
     RateLimited: "The account makes too many calls; it is tried again later by itself.",
@@ -50,6 +55,60 @@ _FIX: dict[type[ProviderError], str] = {
     OutcomeUnknown: "It may or may not have happened; the listing of instances tells.",
     Unavailable: "Nothing was changed; it is tried again later by itself.",
 }
+
+
+def code_of(error: Any) -> str:
+    """The code of a refusal (a ClientError of the SDK), or ""."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def cause_of(reason: str | None) -> Cause | None:
+    """What the code of an instance's `StateReason` means: who is at fault, a dot, and often the code that a call refused
+    for the same reason would have had (`Client.VolumeLimitExceeded`)."""
+    if reason in _RECLAIMED:
+        return Cause.RECLAIMED
+    kind = _KIND_BY_CODE.get((reason or "").partition(".")[2])
+    if kind is QuotaExceeded:
+        return Cause.QUOTA
+    return Cause.NO_CAPACITY if kind is NoCapacity else None
+
+
+@contextmanager
+def translated(doing: str, *, launching: bool = False) -> Iterator[None]:
+    """The SDK's errors as ours. `doing` and `launching` as for `translate`."""
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError, ResponseParserError) as error:
+        raise translate(error, doing, launching=launching) from error
+
+
+def barren(errors: Any, doing: str) -> ProviderError:
+    """The error of ours for a fleet that came to nothing. EC2 said why for each of its pools of machines (`errors`).
+
+    One pool short of capacity is enough for NoCapacity: the others may be misnamed, but this one will do another day.
+    What may pass, throttling say, counts as that too: EC2 gives a repeat of this call the same answer, so the way on
+    is another launch.
+    """
+    kinds = [_KIND_BY_CODE.get(error.get("ErrorCode", ""), Misconfigured) for error in errors] or [NoCapacity]
+    if all(kind is QuotaExceeded for kind in kinds):
+        kind: type[ProviderError] = QuotaExceeded
+    elif all(issubclass(kind, Misconfigured) for kind in kinds):
+        kind = kinds[0]
+    else:
+        kind = NoCapacity
+    told = dict.fromkeys(map(_of_pool, errors))
+    return kind(f"EC2 did not {doing}: {'; '.join(told) or 'no reason given'}. {_FIX[kind]}")
+
+
+def _of_pool(error: Any) -> str:
+    """One pool's error: where, the text, the code."""
+    where = error.get("LaunchTemplateAndOverrides", {}).get("Overrides", {})
+    place = " in ".join(where[key] for key in ("InstanceType", "SubnetId", "AvailabilityZone") if where.get(key))
+    text = str(error.get("ErrorMessage", "")).strip().rstrip(".") or "no reason given"
+    return f"{place}: {text} ({error.get('ErrorCode', 'no code')})"
 
 
 def translate(error: Exception, doing: str, *, launching: bool = False) -> ProviderError:

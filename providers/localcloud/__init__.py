@@ -41,13 +41,19 @@ class LocalCloud:
         """From now on all goes well again."""
         self._call("DELETE", "faults")
 
+    def reclaim(self, instance_id: str, notice_s: float = 120.0) -> None:
+        """Take a machine back, as EC2 does with spot machines: its metadata service tells it at once, and in `notice_s`
+        seconds it ends. ValueError for a machine that is not there."""
+        self._call("POST", "reclaim", {"id": instance_id, "notice_s": notice_s})
+
     def calls(self) -> dict[str, int]:
         """How often each action was called, failed calls included."""
         counted: dict[str, int] = self._call("GET", "calls")
         return counted
 
     def machines(self) -> dict[str, dict[str, Any]]:
-        """By instance id: `state`, `root` folder, pid of its `init` (None: off) and the `pids` of what runs on it."""
+        """By instance id: `state`, `root` folder, `metadata` (address of its metadata service), pid of its `init`
+        (None: off) and the `pids` of what runs on it."""
         return {machine["id"]: machine for machine in self._call("GET", "machines")}
 
     def close(self) -> None:

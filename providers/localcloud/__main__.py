@@ -39,6 +39,7 @@ def main() -> int:
     options.root.mkdir(parents=True, exist_ok=True)
     times = Times(options.boot_delay_s, options.stop_delay_s, options.forget_s)
     hypervisor = Hypervisor(options.root, times, faults, lost)
+    _allow_many_sockets()  # from here on: the machines keep the usual limit
     endpoint_url = _serve(hypervisor, faults, options.port)
     print(json.dumps({"endpoint_url": endpoint_url, "pid": os.getpid()}), flush=True)
     parent = options.die_with_parent
@@ -49,6 +50,14 @@ def main() -> int:
     if failed.is_set():
         print("the local cloud's nursery has died and all machines with it: start it again", file=sys.stderr)
     return int(failed.is_set())
+
+
+def _allow_many_sockets() -> None:
+    """Each machine has a listening one, for its metadata."""
+    import resource  # not everywhere, and this ends with a word on that before
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _options() -> argparse.Namespace:

@@ -41,13 +41,14 @@ class Front:
         if path.startswith("/_local/"):
             status, answer = self._control(environ["REQUEST_METHOD"], path.removeprefix("/_local/"), body)
             return _reply(start_response, status, "application/json", json.dumps(answer).encode())
-        action = parse_qs(body.decode("latin-1")).get("Action", [""])[0]
+        asked = {key: values[0] for key, values in parse_qs(body.decode("latin-1")).items()}
+        action = asked.get("Action", "")
         self._faults.count(action)
-        if rule := self._faults.take("delay_s", action):
+        if rule := self._faults.take("delay_s", action, asked):
             time.sleep(rule.delay_s or 0)
-        if rule := self._faults.take("error", action):
+        if rule := self._faults.take("error", action, asked):
             return _refuse(start_response, rule)
-        drop = self._faults.take("drop", action)
+        drop = self._faults.take("drop", action, asked)
         if drop and drop.drop == "request":
             _hang_up(environ)
         environ["wsgi.input"] = io.BytesIO(body)
@@ -65,11 +66,18 @@ class Front:
             case "DELETE", "faults":
                 self._faults.clear()
                 return HTTPStatus.OK, []
+            case "POST", "reclaim":
+                return self._reclaim(json.loads(body))
             case "GET", "calls":
                 return HTTPStatus.OK, self._faults.calls()
             case "GET", "machines":
                 return HTTPStatus.OK, self._hypervisor.overview()
-        return HTTPStatus.NOT_FOUND, {"error": "POST or DELETE faults, GET calls, GET machines"}
+        return HTTPStatus.NOT_FOUND, {"error": "POST or DELETE faults, POST reclaim, GET calls, GET machines"}
+
+    def _reclaim(self, asked: dict[str, Any]) -> tuple[HTTPStatus, Any]:
+        if not self._hypervisor.reclaim(str(asked["id"]), float(asked["notice_s"])):
+            return HTTPStatus.BAD_REQUEST, {"error": f"there is no machine {asked['id']}"}
+        return HTTPStatus.OK, []
 
     def _add_faults(self, body: bytes) -> tuple[HTTPStatus, Any]:
         try:

@@ -16,12 +16,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import nursery, userdata
 from .faults import Faults
+from .metadata import Endpoint, Metadata
 from .timers import Timers
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "st
 _ON_THE_WAY = {"terminated": "shutting-down", "stopped": "stopping"}
 _BY_CALL = "Client.UserInitiatedShutdown", "User initiated shutdown"
 _BY_GUEST = "Client.InstanceInitiatedShutdown", "Instance initiated shutdown"
+_BY_MARKET = "Server.SpotInstanceTermination", "Spot instance termination"
 _POWEROFF = """#!/bin/sh
 # Presses this machine's power button, as a guest's poweroff does.
 button={button}
@@ -50,10 +53,13 @@ class Times:
 
 @dataclass(slots=True)
 class Machine:
-    """An instance and what runs for it. `goal` is where it is going to, `due` whether it has taken its time."""
+    """An instance and what runs for it. `goal` is where it is going to, `due` whether it has taken its time, `reclaimed_at`
+    when the cloud takes it back, as its metadata service tells."""
 
     instance: Instance
     root: Path
+    metadata: Endpoint | None = None
+    reclaimed_at: datetime | None = None
     init: int | None = None
     booting: bool = False
     goal: str | None = None
@@ -62,6 +68,37 @@ class Machine:
     @property
     def on(self) -> bool:
         return self.booting or self.init is not None
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What a fault's `where` may name."""
+        return {"InstanceId": self.instance.id, **about(self.instance)}
+
+    def answer(self, path: str) -> str | None:
+        """What the metadata service says at a path below /latest/."""
+        ends = self.reclaimed_at and self.reclaimed_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+        facts = {
+            "instance-id": self.instance.id,
+            "instance-type": self.instance.instance_type,
+            "ami-id": self.instance.image_id,
+            "local-ipv4": self.instance.private_ip,
+            "placement/availability-zone": self.instance.availability_zone,
+            "instance-life-cycle": self.instance.lifecycle or "on-demand",
+            "spot/instance-action": ends and json.dumps({"action": "terminate", "time": ends}),
+            "spot/termination-time": ends,
+        }
+        return facts.get(path.removeprefix("meta-data/")) if path.startswith("meta-data/") else None
+
+
+def about(instance: Instance) -> dict[str, str]:
+    """What is known of an instance before it has an id, in EC2's words."""
+    return {
+        "InstanceType": instance.instance_type,
+        "SubnetId": instance.subnet_id or "",
+        "AvailabilityZone": instance.availability_zone or "",
+        "ImageId": instance.image_id,
+        "Market": instance.lifecycle or "on-demand",
+    }
 
 
 class Hypervisor:
@@ -73,6 +110,7 @@ class Hypervisor:
         self._root = root.resolve()
         self._times = times
         self._timers = Timers()
+        self._metadata = Metadata()
         self._machines: dict[str, Machine] = {}
         self._lost = lost
         # -I and -S: neither site-packages nor the environment, for every machine is a fork of this process.
@@ -97,26 +135,40 @@ class Hypervisor:
 
     def end(self, instance: Instance, goal: str) -> None:
         """Bring an instance to "terminated" or "stopped". Asking twice is fine, an ended one stays ended."""
+        self._end(self._machines[instance.id], goal, _BY_CALL)
+
+    def is_impaired(self, instance: Instance) -> bool:
+        """Whether a fault lets this machine fail its status checks."""
         machine = self._machines[instance.id]
-        if instance.state == "terminated" or machine.goal in ("terminated", goal):
-            return
-        self._go(machine, goal, _BY_CALL)
-        if machine.on:
-            self._order({"stop": instance.id})
+        return self.faults.take("impaired", "DescribeInstanceStatus", machine.about) is not None
 
     def console(self, instance: Instance) -> str:
         """The last 64 KiB that the machine has said, or ""."""
         log = self._root / instance.id / "var/log/console.log"
         return log.read_bytes()[-65536:].decode(errors="replace") if log.exists() else ""
 
-    def overview(self) -> list[dict[str, Any]]:
-        """Every machine of this cloud: id, state, root, pid of its init (or null), pids of what runs on it."""
+    def reclaim(self, instance_id: str, notice_s: float) -> bool:
+        """Take a machine back: its metadata service tells it at once. False when there is no such machine."""
         with self.lock:
-            seen = [(m.instance.id, m.instance.state, str(m.root), m.init) for m in self._machines.values()]
-        return [
-            {"id": name, "state": state, "root": root, "init": init, "pids": nursery.descendants(init) if init else []}
-            for name, state, root, init in seen
-        ]
+            if machine := self._machines.get(instance_id):
+                self._reclaim(machine, notice_s)
+            return machine is not None
+
+    def overview(self) -> list[dict[str, Any]]:
+        """Every machine of this cloud: id, state, root, address of its metadata service (or null), pid of its init (or
+        null), pids of what runs on it."""
+        with self.lock:
+            seen: list[dict[str, Any]] = [
+                {
+                    "id": each.instance.id,
+                    "state": each.instance.state,
+                    "root": str(each.root),
+                    "metadata": each.metadata and each.metadata.url,
+                    "init": each.init,
+                }
+                for each in self._machines.values()
+            ]
+        return [each | {"pids": nursery.descendants(each["init"]) if each["init"] else []} for each in seen]
 
     def close(self) -> None:
         """End every machine and wait for it. The nursery would do it as well without being asked."""
@@ -134,9 +186,30 @@ class Hypervisor:
         with self.lock:
             if machine.goal:
                 return
+            if rule := self.faults.take("stillborn", "boot", machine.about):
+                self._end(machine, "terminated", (rule.stillborn or "", "This machine was asked to fail by a fault."))
+                return
             self._show(machine, "running")
-            if not machine.on and not self.faults.take("no_boot", "boot"):
+            if not machine.on and not self.faults.take("no_boot", "boot", machine.about):
                 self._boot(machine)
+            if rule := self.faults.take("reclaim_s", "boot", machine.about):
+                self._reclaim(machine, rule.reclaim_s or 0)
+
+    def _reclaim(self, machine: Machine, notice_s: float) -> None:
+        machine.reclaimed_at = datetime.now(UTC) + timedelta(seconds=notice_s)
+
+        def take() -> None:
+            with self.lock:
+                self._end(machine, "terminated", _BY_MARKET)
+
+        self._timers.after(notice_s, take)
+
+    def _end(self, machine: Machine, goal: str, why: tuple[str, str]) -> None:
+        if machine.instance.state == "terminated" or machine.goal in ("terminated", goal):
+            return
+        self._go(machine, goal, why)
+        if machine.on:
+            self._order({"stop": machine.instance.id})
 
     def _boot(self, machine: Machine) -> None:
         root = machine.root
@@ -151,12 +224,13 @@ class Hypervisor:
         with console.open("a") as log:
             log.writelines(f"boot: {line}\n" for line in (machine.instance.id, *boot.remarks))
         machine.booting = True
+        machine.metadata = machine.metadata or self._metadata.open(machine.answer)
         self._order(
             {
                 "boot": machine.instance.id,
                 "root": str(root),
                 "console": str(console),
-                "env": _environment(root),
+                "env": _environment(root, machine.metadata.url),
                 "commands": commands,
             }
         )
@@ -191,6 +265,9 @@ class Hypervisor:
         reason = machine.instance.state_reason  # moto puts its own, always by call, in its place
         if machine.goal == "terminated":
             machine.instance.terminate()
+            if machine.metadata:
+                self._metadata.close(machine.metadata)
+                machine.metadata = None
             self._timers.after(self._times.forget_s, partial(self._forget, machine))
         else:
             machine.instance.stop()
@@ -240,7 +317,13 @@ class Hypervisor:
         self._arrive(machine)
 
 
-def _environment(root: Path) -> dict[str, str]:
-    """A clean environment: nothing of the host's but where its programs are."""
+def _environment(root: Path, metadata: str) -> dict[str, str]:
+    """A clean environment: nothing of the host's but where its programs are, and the machine's own places."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}"
-    return {"PATH": path, "HOME": str(root / "root"), "LANG": "C.UTF-8", "ORCHESTRATOR_ROOT": str(root)}
+    return {
+        "PATH": path,
+        "HOME": str(root / "root"),
+        "LANG": "C.UTF-8",
+        "ORCHESTRATOR_ROOT": str(root),
+        "ORCHESTRATOR_IMDS": metadata,
+    }

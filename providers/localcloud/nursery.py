@@ -30,6 +30,7 @@ CUT = 1
 _GRACE_S = 0.3  # between TERM and KILL
 # What Python or we have set otherwise; a guest gets the defaults.
 _OURS = [signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ]
+_WATCHED = (signal.SIGTERM, signal.SIGCHLD)  # by nursery and inits, each by a pipe of its own
 _SET_PDEATHSIG = 1
 _SET_CHILD_SUBREAPER = 36
 
@@ -116,7 +117,8 @@ class _Init:
 
     def __init__(self, order: dict[str, Any], nursery: int) -> None:
         _prctl(_SET_CHILD_SUBREAPER, 1)
-        self._wakeup = _Wakeup(signal.SIGTERM, signal.SIGCHLD)
+        self._wakeup = _Wakeup(*_WATCHED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
         _prctl(_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != nursery:
             os._exit(CUT)  # the nursery died before the kernel was told to watch it
@@ -184,7 +186,7 @@ class _Nursery:
         _prctl(_SET_CHILD_SUBREAPER, 1)  # the guests of an init that was killed come to us
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # a Ctrl-C is for the local cloud, which then closes our input
-        self._wakeup = _Wakeup(signal.SIGTERM, signal.SIGCHLD)
+        self._wakeup = _Wakeup(*_WATCHED)
         self._machines: dict[int, str] = {}  # by the pid of their init
         self._unread = b""
 
@@ -213,9 +215,12 @@ class _Nursery:
 
     def _boot(self, order: dict[str, Any]) -> None:
         nursery = os.getpid()
+        # Until an init has a pipe of its own, a signal to it would come out of ours: "end this one" would end them all.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         pid = os.fork()
         if not pid:
             _become_init(order, nursery)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
         self._machines[pid] = order["boot"]
         self._tell({"booted": order["boot"], "pid": pid})
 

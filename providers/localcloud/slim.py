@@ -1,6 +1,8 @@
 """moto, but lighter: its EC2 reads at import which instance types every region of the world offers.
 
 That is a second and 100 MB for a table of which one region is used. Here each region is read when it is asked for.
+And it finds the tags of one resource by matching every tag of the region: a listing of a thousand machines, each with a
+volume and an interface, took 20 seconds. Here it looks them up.
 """
 
 from __future__ import annotations
@@ -42,3 +44,13 @@ def install() -> None:
         utils.load_resource = load
     for kind, regions in list(INSTANCE_TYPE_OFFERINGS.items()):
         INSTANCE_TYPE_OFFERINGS[kind] = _Offerings(kind, regions, load)
+
+    from moto.ec2.models.core import TaggedEC2Resource
+
+    TaggedEC2Resource.get_tags = _tags  # type: ignore[method-assign, assignment]
+
+
+def _tags(resource: Any) -> list[dict[str, str]]:
+    """In the form that moto's own search gives."""
+    found = resource.ec2_backend.tags.get(resource.id, {}) if resource.id else {}
+    return [{"resource_id": resource.id, "key": key, "value": value} for key, value in found.items()]

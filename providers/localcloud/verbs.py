@@ -1,15 +1,13 @@
-"""The EC2 verbs that moto leaves thin: launches with tokens and counts, states that take time, filters, pages.
+"""The EC2 verbs that moto leaves thin: states that take time, filters, pages (launches are in `launching`).
 
 Each is moto's own responder with the missing part added; the rest of EC2 is moto's.
 """
 
 from __future__ import annotations
 
-import base64
 import copy
-import json
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 from moto.core.responses import ActionResult
 from moto.core.types import Base64EncodedString
@@ -18,87 +16,61 @@ from moto.ec2 import urls
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.amis import Ami
 from moto.ec2.models.instances import Instance, Reservation
-from moto.ec2.responses import EC2Response
 
 from .hypervisor import Hypervisor
+from .launching import Launching
 from .listing import render
 
 IMAGE = "ami-local"
-USER_DATA_LIMIT = 16384
 _PAGE = 1000
 _FAMILIES = ("t3.", "m6i.", "c6i.", "r6i.")
+_Shown = tuple[Reservation, Instance]
 
 
-class LocalEC2(EC2Response):
+class LocalEC2(Launching):
     """moto's EC2 for one process, with its hypervisor. The caller holds the hypervisor's lock."""
-
-    hypervisor: ClassVar[Hypervisor]
-    # token → what was asked with it, and the launch it made; by region, as a token is known in its region only
-    _launches: ClassVar[dict[tuple[str, str], tuple[str, Reservation]]] = {}
-
-    # -- launch --
-
-    def run_instances(self) -> ActionResult:
-        token = self._get_param("ClientToken")
-        asked = json.dumps(self.params, sort_keys=True, default=str)
-        if token and (self.region, token) in self._launches:
-            return self._again(*self._launches[self.region, token], asked)
-        self._check_user_data()
-        self.params["MinCount"] = self._given()
-        reservation = super().run_instances().result
-        assert isinstance(reservation, Reservation)
-        self.hypervisor.start(reservation.instances)
-        if token:
-            # A copy, for the machines of this launch are to be known when the listing has long forgotten them.
-            remembered = copy.copy(reservation)
-            remembered.instances = list(reservation.instances)
-            self._launches[self.region, token] = asked, remembered
-        return ActionResult(reservation)
-
-    @staticmethod
-    def _again(asked_first: str, reservation: Reservation, asked: str) -> ActionResult:
-        if asked != asked_first:
-            raise EC2ClientError("IdempotentParameterMismatch", "The client token was used before with other parameters.")
-        if any(instance.state == "terminated" for instance in reservation.instances):
-            raise EC2ClientError(
-                "IdempotentInstanceTerminated", "The client token was used before for an instance that has ended."
-            )
-        return ActionResult(reservation)
-
-    def _check_user_data(self) -> None:
-        size = len(base64.b64decode(self._get_param("UserData") or b""))
-        if size > USER_DATA_LIMIT:
-            raise EC2ClientError("InvalidParameterValue", f"User data is limited to {USER_DATA_LIMIT} bytes")
-
-    def _given(self) -> int:
-        """How many of MinCount … MaxCount there are to be had."""
-        least, most = int(self._get_param("MinCount", 1)), int(self._get_param("MaxCount", 1))
-        if not 1 <= least <= most:
-            raise EC2ClientError("InvalidParameterValue", "MinCount must be at least 1 and at most MaxCount")
-        rule = self.hypervisor.faults.take("max_given", "RunInstances")
-        given = min(most, rule.max_given) if rule and rule.max_given is not None else most
-        if given < least:
-            raise EC2ClientError("InsufficientInstanceCapacity", "There is no capacity for this now.")
-        return given
 
     # -- look --
 
     # moto takes XML as well as a result to write as XML.
     def describe_instances(self) -> str:  # type: ignore[override]
-        shown = self._shown()
+        page, more = self._page(self._shown(), "DescribeInstances")
+        return render(page, more)
+
+    def describe_instance_status(self) -> ActionResult:
+        """Of what runs, as EC2 has it unless it is told otherwise."""
+        running = [(reservation, instance) for reservation, instance in self._shown() if instance.state == "running"]
+        page, more = self._page(running, "DescribeInstanceStatus")
+        return ActionResult({"InstanceStatuses": [self._status(instance) for _, instance in page], "NextToken": more})
+
+    def _status(self, instance: Instance) -> dict[str, Any]:
+        told: dict[str, Any] = {"Status": "ok", "Details": [{"Name": "reachability", "Status": "passed"}]}
+        failed: dict[str, Any] = {
+            "Status": "impaired",
+            "Details": [{"Name": "reachability", "Status": "failed", "ImpairedSince": utcnow()}],
+        }
+        return {
+            "InstanceId": instance.id,
+            "AvailabilityZone": instance.availability_zone,
+            "InstanceState": {"Code": instance.state_code, "Name": instance.state},
+            "InstanceStatus": failed if self.hypervisor.is_impaired(instance) else told,
+            "SystemStatus": told,
+        }
+
+    def _page(self, shown: list[_Shown], action: str) -> tuple[list[_Shown], str | None]:
+        """One page of a listing, and the token of the next one."""
         start = 0
         if after := self._get_param("NextToken"):
             ids = [instance.id for _, instance in shown]
             if after not in ids:
                 raise EC2ClientError("InvalidNextToken", "The token is not valid.")
             start = ids.index(after) + 1
-        rule = self.hypervisor.faults.take("page_size", "DescribeInstances")
+        rule = self.hypervisor.faults.take("page_size", action)
         size = min(int(self._get_param("MaxResults") or _PAGE), (rule and rule.page_size) or _PAGE)
         page = shown[start : start + size]
-        more = page[-1][1].id if len(shown) > start + size else None
-        return render(page, more)
+        return page, page[-1][1].id if len(shown) > start + size else None
 
-    def _shown(self) -> list[tuple[Reservation, Instance]]:
+    def _shown(self) -> list[_Shown]:
         self.error_on_dryrun()
         filters = self._filters_from_querystring()
         tokens = filters.pop("client-token", None)
@@ -132,7 +104,9 @@ class LocalEC2(EC2Response):
 
     def describe_images(self) -> ActionResult:
         if IMAGE not in self.ec2_backend.amis:
-            self.ec2_backend.amis[IMAGE] = Ami(self.ec2_backend, IMAGE, name="local", description="a local machine")
+            self.ec2_backend.amis[IMAGE] = Ami(
+                self.ec2_backend, IMAGE, name="local", description="a local machine", architecture="x86_64"
+            )
         result = super().describe_images()
         assert isinstance(result, ActionResult)
         return result
@@ -141,7 +115,7 @@ class LocalEC2(EC2Response):
         """A few families are enough here: to describe the eight hundred types of EC2 takes moto four seconds."""
         result = super().describe_instance_types().result
         assert isinstance(result, dict)
-        named = self._get_param("InstanceTypes", [])
+        named = self._get_param("InstanceTypes", []) or self._filters_from_querystring().get("instance-type")
         types = [each for each in result["InstanceTypes"] if named or each["InstanceType"].startswith(_FAMILIES)]
         return ActionResult({"InstanceTypes": types})
 

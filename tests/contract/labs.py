@@ -7,8 +7,11 @@ import copy
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from providers import localcloud
 from providers.base import TAG_INSTALLATION
@@ -32,6 +35,15 @@ class Ec2Lab(Lab):
         "instances": "DescribeInstances",
         "terminate": "TerminateInstances",
         "console": "GetConsoleOutput",
+        "inspect": "DescribeImages",
+        "impaired": "DescribeInstanceStatus",
+    }
+    wrong_settings = {
+        "image": {"image": "ami-0000000000000000a"},
+        "instance type": {"instance_type": "t3.none"},
+        "subnet": {"template": {"subnet_id": "subnet-0000000000000000a"}},
+        "security group": {"template": {"security_group_ids": ["sg-0000000000000000a"]}},
+        "key": {"template": {"key_name": "none"}},
     }
     _faults: dict[str, dict[str, Any]] = {
         "lost reply": {"drop": "reply"},
@@ -49,7 +61,7 @@ class Ec2Lab(Lab):
 
         self.cloud = cloud
         keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-        self._ec2 = boto3.client("ec2", region_name=REGION, endpoint_url=cloud.endpoint_url, **keys)
+        self.sdk = boto3.client("ec2", region_name=REGION, endpoint_url=cloud.endpoint_url, **keys)
 
         self._clients: dict[float, Ec2Provider] = {}
 
@@ -74,7 +86,7 @@ class Ec2Lab(Lab):
         return {marked, self._start()}
 
     def _start(self, **more: Any) -> str:
-        reply = self._ec2.run_instances(ImageId=self.image, InstanceType="t3.micro", MinCount=1, MaxCount=1, **more)
+        reply = self.sdk.run_instances(ImageId=self.image, InstanceType="t3.micro", MinCount=1, MaxCount=1, **more)
         return reply["Instances"][0]["InstanceId"]
 
     def alive(self, ids: set[str]) -> set[str]:
@@ -83,11 +95,11 @@ class Ec2Lab(Lab):
 
     def launched(self, installation: str) -> set[str]:
         ours = [{"Name": f"tag:{TAG_INSTALLATION}", "Values": [installation]}]
-        pages = self._ec2.get_paginator("describe_instances").paginate(Filters=ours)
+        pages = self.sdk.get_paginator("describe_instances").paginate(Filters=ours)
         return {each["InstanceId"] for page in pages for part in page["Reservations"] for each in part["Instances"]}
 
     def user_data(self, instance_id: str) -> bytes:
-        reply = self._ec2.describe_instance_attribute(InstanceId=instance_id, Attribute="userData")
+        reply = self.sdk.describe_instance_attribute(InstanceId=instance_id, Attribute="userData")
         return base64.b64decode(reply["UserData"]["Value"])
 
     def power_off(self, instance_id: str) -> None:
@@ -113,6 +125,12 @@ class Ec2Lab(Lab):
     def scarce(self, count: int) -> None:
         self.cloud.faults({"action": "RunInstances", "max_given": count, "times": 1})
 
+    def impair(self, instance_id: str) -> None:
+        self.cloud.faults({"impaired": True, "where": {"InstanceId": instance_id}})
+
+    def reclaim(self, instance_id: str) -> None:
+        self.cloud.reclaim(instance_id, 0.1)
+
     def inert(self) -> None:
         self.cloud.faults({"no_boot": True})
 
@@ -120,10 +138,46 @@ class Ec2Lab(Lab):
         self.cloud.clear_faults()
 
 
+class Ec2FleetLab(Ec2Lab):
+    """The same where EC2 has a choice of types: every launch is a CreateFleet."""
+
+    template = {"instance_types": ["t3.micro", "t3.small"]}
+    wrong_settings = {}  # those that differ are of one type or place
+    _verbs = Ec2Lab._verbs | {"launch": "CreateFleet"}
+
+    def may_cost(self, verb: str, machines: int) -> int:
+        return super().may_cost(verb, machines) + (2 if verb == "launch" else 0)  # its template, and the old ones
+
+    def fault(self, verb: str, what: str, *, after: int = 0) -> None:
+        shortages = {"no capacity": "UnfulfillableCapacity", "quota": "VcpuLimitExceeded"}
+        if what in shortages:
+            self.cloud.faults({"action": "CreateFleet", "shortage": shortages[what], "times": 2})
+        else:
+            super().fault(verb, what, after=after)
+
+    def scarce(self, count: int) -> None:
+        first, second = ({"InstanceType": name} for name in self.template["instance_types"])
+        self.cloud.faults(
+            {"max_given": count, "where": first, "times": 1},
+            {"shortage": "InsufficientInstanceCapacity", "where": second, "times": 1},
+        )
+
+
 @contextmanager
-def ec2_lab(folder: Path) -> Iterator[Lab]:
+def ec2_lab(folder: Path, lab: type[Ec2Lab] = Ec2Lab) -> Iterator[Ec2Lab]:
     with localcloud.start(folder, boot_delay_s=0.1, stop_delay_s=0.1, forget_s=5) as cloud:
-        yield Ec2Lab(cloud)
+        yield lab(cloud)
 
 
-LABS = {"ec2": ec2_lab}
+LABS = {"ec2": ec2_lab, "ec2-fleet": partial(ec2_lab, lab=Ec2FleetLab)}
+
+
+def own_cloud(kind: type[Ec2Lab] = Ec2Lab) -> Any:
+    """The fixture `cloud` of a module that tests EC2 only."""
+
+    @pytest.fixture(scope="module")
+    def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ec2Lab]:
+        with ec2_lab(tmp_path_factory.mktemp("ec2"), kind) as lab:
+            yield lab
+
+    return cloud

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import boto3
 import pytest
 
 from providers import localcloud
-from providers.localcloud import LocalCloud
+from providers.localcloud import LocalCloud, nursery
 
 # A daemon that hides as well as a process can: a session of its own, orphaned, deaf to TERM, with no environment.
 # How long it sleeps is its name, by which it is found among all processes of the host.
@@ -116,7 +117,7 @@ runcmd:
     variables = dict(line.split("=", 1) for line in (place / "environment").read_text().splitlines())
     assert variables["ORCHESTRATOR_ROOT"] == str(place)
     assert variables["HOME"] == str(place / "root")
-    assert set(variables) == {"PATH", "HOME", "LANG", "ORCHESTRATOR_ROOT", "PWD"}
+    assert set(variables) == {"PATH", "HOME", "LANG", "ORCHESTRATOR_ROOT", "ORCHESTRATOR_IMDS", "PWD"}
     console = ec2(cloud).get_console_output(InstanceId=name)["Output"]
     assert "on the console" in console
     assert "no-such-command" in console
@@ -254,3 +255,22 @@ def test_a_cloud_that_cannot_start_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RuntimeError, match="did not start"):
         localcloud.start(tmp_path / "file", stderr=subprocess.DEVNULL)
+
+
+def test_a_machine_ended_the_moment_it_starts_takes_no_other_along(tmp_path: Path) -> None:
+    orders = []
+    for number in range(20):
+        place = tmp_path / str(number)
+        (place / "run").mkdir(parents=True)
+        boot = {"boot": place.name, "root": str(place), "console": str(place / "log"), "env": {}, "commands": []}
+        orders += [boot, {"stop": place.name}]
+    told = "".join(json.dumps(order) + "\n" for order in orders)
+    command = [sys.executable, "-I", "-S", nursery.__file__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(told)
+        process.stdin.flush()
+        news = [json.loads(process.stdout.readline() or "{}") for _ in orders]
+        assert process.poll() is None, "the nursery took the order to one of its machines for one to itself"
+        process.stdin.close()
+    assert sorted(int(each["ended"]) for each in news if "ended" in each) == list(range(20))
