@@ -12,7 +12,7 @@ import time
 TERM, KILL = signal.SIGTERM, signal.SIGKILL
 SHELL = "/bin/sh"
 CONTROL = "ORCHESTRATOR_CONTROL"
-CONTROL_NAME = ".orchestrator-control"
+CONTROL_NAME = "/.orchestrator-control"
 # What Python changed for itself and no job should inherit.
 DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD]
 
@@ -64,10 +64,12 @@ class Running:
 def start(order, work, log, environment):
     # type: (dict, str, str, dict) -> Running
     """Start the order's command in the folder `work`. Raises OSError or ValueError where the machine cannot."""
-    own = {CONTROL: os.path.join(work, CONTROL_NAME)}
+    environment = dict(environment)
+    environment.update(order["env"])
+    environment[CONTROL] = work + CONTROL_NAME
     os.chdir(work)  # the agent is one thread, and posix_spawn has no working folder of its own
     try:
-        pid = spawn(order["run"], dict(environment, **dict(order["env"], **own)), log)
+        pid = spawn(order["run"], environment, log)
     finally:
         os.chdir("/")
     return Running(order, pid, work)

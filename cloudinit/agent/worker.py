@@ -107,7 +107,8 @@ class Worker:
             if attempt not in self._tails or self._tails[attempt].all_acknowledged():
                 self._forget(attempt)  # else the master lost some of the log: both go up again
         for order in answer.get("orders", ()):
-            if not any(order["attempt"] in had for had in (self._past, self._journal.orders, self._journal.ended)):
+            attempt = order["attempt"]
+            if attempt not in self._past and attempt not in self._journal.orders and attempt not in self._journal.ended:
                 self._accept(order)
         for item in answer.get("stop", ()):
             self._stop(item["attempt"], item["why"])
@@ -163,7 +164,7 @@ class Worker:
             if running.stopping:
                 kill_marked(running.work)  # it was stopped, and so is what had left its group
             more = {"exit_code": code, "started_at": running.started_at}
-            asked = control.read(os.path.join(running.work, CONTROL_NAME))
+            asked = control.read(running.work + CONTROL_NAME)
             if asked is not None:
                 more["control"] = asked
             self._end(running.attempt, running.stopping or "exited", **more)

@@ -31,6 +31,8 @@ def test_every_machine_ends_by_itself_when_its_master_is_gone_for_good(tmp_path:
         idle, busy = (
             next(node for node in director.nodes() if (node["token"] is None) == without) for without in (True, False)
         )
+        for node in (idle, busy):
+            assert "boot: agent fetched" in [event["reason"] for event in director.events(node_id=node["id"])]
         director.post("/jobs", {"name": "next", "client": "acme", "token": "next-$JOB_ID", "run": "true",
                                 "infrastructure": {"pool": "local", "count": 1}})  # fmt: skip
         booting = until(lambda: [node for node in director.nodes() if node["instance_id"] and node["state"] == "booting"])[
