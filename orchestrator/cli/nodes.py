@@ -38,7 +38,19 @@ def show(session: Session, node: NodeId) -> None:
     found = session.api.get(f"nodes/{node}")
 
     def text() -> None:
-        plain = ("pool", "state", "reason", "end_reason", "token", "instance_id", "address", "agent_version", "launch_id")
+        plain = (
+            "pool",
+            "cloud",
+            "kind",
+            "state",
+            "reason",
+            "end_reason",
+            "token",
+            "instance_id",
+            "address",
+            "agent_version",
+            "launch_id",
+        )
         moments = ("requested_at", "launched_at", "enrolled_at", "heartbeat_at", "terminating_at", "terminated_at")
         fields(
             [
@@ -47,6 +59,9 @@ def show(session: Session, node: NodeId) -> None:
                 ("busy", f"{found['busy']} of {found['slots']} slot(s)"),
                 ("protected", "yes" if found["protected"] else None),
                 *((key.removesuffix("_at"), at(found[key])) for key in moments),
+                ("boot", found["boot_phase"]),
+                ("taken back", at(found["reclaim_at"])),
+                *((f"signal: {signal['name']}", _signal(signal)) for signal in found["signals"]),
             ]
         )
 
@@ -69,6 +84,11 @@ def terminate(
     """End it: it takes no new task, finishes what it runs, and its machine goes."""
     found = session.api.post(f"nodes/{node}/terminate", now=now)
     session.show(found, lambda: print(f"node {node} is {found['state']}"))
+
+
+def _signal(signal: dict[str, Any]) -> str:
+    age = "" if signal["age_s"] is None else f", {signal['age_s']:.0f} s ago"
+    return f"{signal['told']}{age}; {signal['strikes']} of {signal['most']} strikes"
 
 
 def _row(node: dict[str, Any]) -> tuple[object, ...]:

@@ -3,7 +3,7 @@
 import { get, post } from "./api.js";
 import { ask, h, setText, toast } from "./dom.js";
 import { pill, plural } from "./format.js";
-import { nodeFacts, steps } from "./nodes.js";
+import { nodeFacts, signalList, steps } from "./nodes.js";
 import { explanation, facts, pastEvents } from "./parts.js";
 
 export function nodePanel(id, setTitle, refreshSoon) {
@@ -11,10 +11,11 @@ export function nodePanel(id, setTitle, refreshSoon) {
   const way = steps();
   const reason = h("p.reason");
   const end = h("button.danger", { type: "button", hidden: true, onclick: confirmEnd }, "Terminate");
+  const health = signalList();
   const known = facts();
   const why = explanation();
   const past = pastEvents(`node_id=${id}`);
-  const element = h("div", {}, h("div.head", {}, badge, way, end), reason, known, why, past);
+  const element = h("div", {}, h("div.head", {}, badge, way, end), reason, health, known, why, past);
   let node = null;
 
   async function refresh() {
@@ -25,6 +26,7 @@ export function nodePanel(id, setTitle, refreshSoon) {
     way.show(node);
     setText(reason, node.reason ?? "");
     end.hidden = node.state === "terminating" || node.state === "terminated";
+    health.show(node);
     known.show(nodeFacts(node));
     why.show(told);
   }

@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { $, followRows, h, keyed, setAttr, setText } from "./dom.js";
-import { lasting, NODE_STATES, pill, plural, toneOf, when } from "./format.js";
+import { lasting, NODE_STATES, pill, plural, span, toneOf, when } from "./format.js";
 import { Refresher } from "./refresh.js";
 
 const LIVE = 300;
@@ -107,9 +107,28 @@ function slotDots() {
   return element;
 }
 
+/** The three signals of a node's health: what each says, how old that is, and its strikes. */
+export function signalList() {
+  const list = h("ul.signals");
+  const element = h("section", {}, h("h3", {}, "Health"), list);
+  element.show = (node) => {
+    element.hidden = !node.signals.length || node.state === "terminated";
+    list.replaceChildren(...node.signals.map((signal) => {
+      const tone = signal.strikes === 0 ? "good" : signal.strikes < signal.most ? "warn" : "bad";
+      const age = signal.age_s === null ? "never" : `${span(signal.age_s)} ago`;
+      const strikes = signal.strikes ? ` · ${signal.strikes} of ${plural(signal.most, "strike")}` : "";
+      return h("li", {}, h(`i.${tone}`, { "aria-hidden": "true" }), h("b", {}, signal.name), h("span", {}, signal.told),
+        h("span.sub", {}, age + strikes));
+    }));
+  };
+  return element;
+}
+
 /** The facts of a node, for its panel. */
 export const nodeFacts = (node) => [
   ["Pool", node.pool],
+  ["Cloud", node.cloud],
+  ["Kind", node.kind],
   ["Machine", node.instance_id],
   ["Address", node.address],
   ["Token", node.token],
@@ -117,8 +136,10 @@ export const nodeFacts = (node) => [
   ["Agent", node.agent_version],
   ["Requested", when(node.requested_at)],
   ["Launched", node.launched_at && when(node.launched_at)],
+  ["Boot", node.boot_phase_at && node.state === "booting" && `${node.boot_phase}`],
   ["Enrolled", node.enrolled_at && when(node.enrolled_at)],
   ["Last heard of", node.heartbeat_at && when(node.heartbeat_at)],
+  ["Taken back by its cloud", node.reclaim_at && when(node.reclaim_at)],
   ["Asked to end", node.terminating_at && when(node.terminating_at)],
   ["Ended", node.terminated_at && when(node.terminated_at)],
 ];
