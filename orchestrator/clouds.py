@@ -37,14 +37,15 @@ class Clouds:
         return sorted(self._settings)
 
     def renting(self) -> list[str]:
-        """Clouds whose machines are launched and ended by us. One that cannot be asked is taken for such a cloud."""
-        return [name for name in self.names() if self._rents(name)]
+        """Clouds whose machines are launched and ended by us."""
+        return [name for name in self.names() if self.rents(name)]
 
     def joined(self) -> list[str]:
         """Clouds whose machines exist already: they stay when their nodes end."""
-        return [name for name in self.names() if not self._rents(name)]
+        return [name for name in self.names() if not self.rents(name)]
 
-    def _rents(self, name: str) -> bool:
+    def rents(self, name: str) -> bool:
+        """Whether machines are launched and ended there. A cloud that cannot be used now is taken for one that does."""
         try:
             return self.get(name).rents
         except ProviderError:

@@ -21,7 +21,7 @@ def _waits(view: PoolView) -> Iterator[Wait]:
     for demand in view.demands:
         if (missing := demand.count - there[demand.token]) > 0:
             told = f"{missing} of the {demand.count} machine(s) with token {demand.token} are not there"
-            yield Wait(f"{told}; {_how(view)} --token {demand.token}`", demand.id)
+            yield Wait(f"{told}; {_how(view)} --for {demand.token}`", demand.id)
     if (missing := view.min_nodes - there[None]) > 0:
         yield Wait(f"{missing} of {view.min_nodes} machine(s) without a token are not there; {_how(view)}`")
 

@@ -26,8 +26,9 @@ class PoolExists(Exception):
 def check_launch(clouds: Clouds, cloud: str, launch: Mapping[str, Any]) -> None:
     """The launch template of a pool and each of its rungs: our keys here, the cloud's own by its provider. Raises
     Misconfigured naming the key."""
-    if not (provider := clouds.get(cloud)).rents:
-        return provider.validate(launch)
+    if not clouds.rents(cloud):
+        clouds.get(cloud).validate(launch)
+        return
     rungs = launch.get("rungs", [])
     if not isinstance(rungs, list) or not all(isinstance(rung, dict) for rung in rungs):
         raise Misconfigured("launch.rungs is no list of mappings; write [{instance_type: …}, {instance_type: …}]")
@@ -40,7 +41,7 @@ def check_launch(clouds: Clouds, cloud: str, launch: Mapping[str, Any]) -> None:
 
 
 def _check_rung(clouds: Clouds, cloud: str, launch: Mapping[str, Any], path: str) -> None:
-    if not clouds.get(cloud).rents:
+    if not clouds.rents(cloud):
         raise Misconfigured(f"{path}.cloud is {cloud!r}, whose machines exist already; nothing can be launched there")
     for key in ("image", "instance_type"):
         if not launch.get(key):

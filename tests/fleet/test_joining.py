@@ -13,7 +13,7 @@ from orchestrator.fleet.enrolment import Enrolled, Refused
 from orchestrator.fleet.explain import explain_node
 from orchestrator.fleet.joining import NoPlace, Places
 from orchestrator.model.states import NodeState
-from orchestrator.model.tables import Attempt, Launch, Node, Task
+from orchestrator.model.tables import Attempt, Hold, Launch, Node, Task
 
 if TYPE_CHECKING:
     from conftest import Fleet, Store
@@ -52,8 +52,8 @@ def test_each_machine_takes_a_place_of_its_own(fleet: Fleet, store: Store, own: 
     first, second = places.node_ids
     for node, name in ((first, "box-1"), (second, "box-2")):
         answer = fleet.enrol(first, instance_id=name, credential=f"credential of {name}")
-        assert answer == Enrolled(node, 1, 900)
-    assert fleet.enrol(first, instance_id="box-1", credential="credential of box-1") == Enrolled(first, 1, 900)
+        assert answer == Enrolled(node, 1, 900, 90)
+    assert fleet.enrol(first, instance_id="box-1", credential="credential of box-1") == Enrolled(first, 1, 900, 90)
     refused = fleet.enrol(first, instance_id="box-3", credential="credential of box-3")
     assert isinstance(refused, Refused) and refused.final
     assert "no place is left for 'box-3'" in refused.reason
@@ -83,7 +83,7 @@ def test_a_demand_waits_with_the_command_that_meets_it(fleet: Fleet, store: Stor
     job = store.job(1, infrastructure={"pool": "own", "count": 1, "token": "night"})
     fleet.round()
     assert cloud.calls["launch"] == 0
-    assert "`orchestrator node enrol own --token acme/night`" in fleet.explained(job)
+    assert "`orchestrator node enrol own --for acme/night`" in fleet.explained(job)
     node = join(fleet, store, own, token="acme/night")
     fleet.plan()
     assert "enrol" not in fleet.explained(job).split("Task")[0]
@@ -96,6 +96,7 @@ def test_a_secret_expires_at_the_boot_deadline(fleet: Fleet, store: Store, own: 
     assert (store.state(Node, node), store.one(Node, node).end_reason) == ("terminated", "boot_timeout")
     refused = fleet.enrol(node, instance_id="box-1")
     assert isinstance(refused, Refused) and refused.final
+    assert store.count(Hold) == 0, "nobody's command holds up anything"
 
 
 def test_a_machine_that_comes_at_the_last_moment_before_the_master_looks(fleet: Fleet, store: Store, own: int) -> None:
