@@ -9,11 +9,17 @@ name=elastic-orchestrator-agent
 
 say() { echo "elastic-orchestrator: $*"; }
 
-# A machine that cannot get its agent must not bill on, whatever the reason was.
+# "power-off": a rented machine that cannot get its agent must not bill on. Others stay up.
+at_failure=${1:-}
 finish() {
   [ $? -ne 0 ] || return 0
-  say "no agent on this machine; powering off"
-  "$root/sbin/poweroff"
+  if [ "$at_failure" = power-off ]; then
+    say "no agent on this machine; powering off"
+    "$root/sbin/poweroff"
+  else
+    say "no agent on this machine"
+    rm -f "$config" "$agent"
+  fi
 }
 trap finish EXIT
 

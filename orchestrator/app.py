@@ -19,7 +19,7 @@ from orchestrator.agents.waiters import Waiters
 from orchestrator.clock import Clock, utc_now
 from orchestrator.clouds import Clouds
 from orchestrator.fleet import deadlines, planner
-from orchestrator.fleet.bootstrap import BootstrapParams, render_user_data
+from orchestrator.fleet.bootstrap import BootstrapParams, render_command, render_user_data
 from orchestrator.fleet.launcher import Launcher
 from orchestrator.fleet.loops import Loop
 from orchestrator.fleet.reaper import Reaper
@@ -125,6 +125,13 @@ class Master:
         """
         try:
             return render_user_data(self._bootstrap_params(launch_id, pool, limit))
+        except ValueError as error:
+            raise Misconfigured(str(error)) from error
+
+    def enrolment_command(self, launch_id: int, pool: Mapping[str, Any], name: str) -> str:
+        """What a person runs on a machine that exists, so that it takes a place of this launch. Raises Misconfigured."""
+        try:
+            return render_command(self._bootstrap_params(launch_id, pool, limit=0), name)
         except ValueError as error:
             raise Misconfigured(str(error)) from error
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, ValidationError, create_model
 
-from providers.base import Misconfigured, Provider
+from providers.base import Misconfigured, Provider, ProviderError
 
 if TYPE_CHECKING:
     from orchestrator.settings import CloudSettings
@@ -35,6 +35,21 @@ class Clouds:
 
     def names(self) -> list[str]:
         return sorted(self._settings)
+
+    def renting(self) -> list[str]:
+        """Clouds whose machines are launched and ended by us."""
+        return [name for name in self.names() if self.rents(name)]
+
+    def joined(self) -> list[str]:
+        """Clouds whose machines exist already: they stay when their nodes end."""
+        return [name for name in self.names() if not self.rents(name)]
+
+    def rents(self, name: str) -> bool:
+        """Whether machines are launched and ended there. A cloud that cannot be used now is taken for one that does."""
+        try:
+            return self.get(name).rents
+        except ProviderError:
+            return True
 
     def get(self, name: str) -> Provider:
         """The provider of this cloud. Raises UnknownCloud with the names there are, Misconfigured for wrong options."""

@@ -10,6 +10,7 @@ import sys
 
 from calls import Master
 from enrolment import Refused, enrol
+from existing import Existing
 from interruption import Interruption
 from journal import Journal
 from machine import Machine, say
@@ -24,17 +25,20 @@ def main():
     options = parser.parse_args()
     with open(options.config, encoding="utf-8") as file:
         config = json.load(file)
-    machine = Machine(options.root)
+    if config.get("at_end") == "power_off":
+        machine = Machine(options.root)
+    else:
+        machine = Existing(options.root, config.get("name", ""))
     master = Master(config["master_url"], config.get("ca_pin", ""))
     try:
         identity = enrol(master, machine, config)
     except Refused as refusal:
         say("the master has no place for this machine: %s" % refusal)
-        return machine.power_off("enrolment refused")
+        return machine.end("enrolment refused")
     say("enrolled as node %d with %d slot(s)" % (identity["node_id"], identity["slots"]))
     watch = Interruption() if config.get("watch_interruption") else None
     worker = Worker(master, machine, Journal(machine.path("journal")), identity, watch)
-    return machine.power_off(worker.run())
+    return machine.end(worker.run())
 
 
 if __name__ == "__main__":

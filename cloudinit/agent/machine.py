@@ -47,9 +47,9 @@ class Machine:
             shutil.rmtree(self.path(folder), ignore_errors=True)
             os.makedirs(self.path(folder), mode=0o700)
 
-    def power_off(self, reason):
+    def end(self, reason):
         # type: (str) -> int
-        """End this machine. Clouds are told at launch that a machine which powers off is terminated.
+        """Power this machine off. Clouds are told at launch that a machine which powers off is terminated.
 
         Returns this program's exit status: not 0 where the machine stays up, so that the agent is started again and
         tries again."""

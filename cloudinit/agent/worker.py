@@ -16,6 +16,7 @@ from workfolders import WorkFolders
 LOG_LOOK_S = 0.25
 SWEEP_S = 15.0  # what a job leaves in a session of its own may live so long
 RETURN_AFTER_S = 1.0  # an order that found no slot by then may find one elsewhere
+END_GRACE_S = 5.0  # what runs when the node has ended may take so long to stop
 AHEAD_MOST = 32
 GATHER_S = 0.005  # while there is work at hand, results go up together: a call costs the master the same for ten as for one
 AHEAD_SPAN_S = 0.1  # orders taken ahead must be worked off within this
@@ -72,7 +73,7 @@ class Worker:
             if self._interruption is not None:
                 self._interruption.step(self._selector)
             if self._uplink.gone:
-                self._stop_all("cancelled")
+                self._end_all("cancelled")
                 return "the master has ended this node"
             if self._uplink.silent_s() > self._lease_s and not self._running and not self._waiting:
                 return "no master answered for %d s and nothing runs here" % self._lease_s
@@ -187,11 +188,21 @@ class Worker:
                 say("stopping attempt %d: %s" % (attempt, why))
                 running.stop("cancelled")
 
-    def _stop_all(self, outcome):
+    def _end_all(self, outcome):
         # type: (str) -> None
+        """Stop what runs, and wait for it: a machine that stays up must not go on with what runs elsewhere by now."""
         for running in self._running.values():
-            running.grace_s = min(running.grace_s, 5.0)
             running.stop(outcome)
+        self._reap_until(time.monotonic() + END_GRACE_S)
+        kill_marked(self._machine.path("work"))
+        self._reap_until(time.monotonic() + 1.0)
+
+    def _reap_until(self, deadline):
+        # type: (float) -> None
+        """Until nothing runs any more, or it is time."""
+        while self._running and time.monotonic() < deadline:
+            time.sleep(0.05)
+            self._reap()
 
     def _give_back(self, attempt, why):
         # type: (int, str) -> None

@@ -26,6 +26,7 @@ from orchestrator.agents.sessions import Session, Sessions
 from orchestrator.agents.waiters import Waiters
 from orchestrator.clock import Clock
 from orchestrator.fleet import signals
+from orchestrator.fleet.bootstrap import enrol_script
 from orchestrator.fleet.enrolment import Enrol, Refused, enrol
 from orchestrator.store.writer import Tx, Writer
 
@@ -83,6 +84,7 @@ class AgentEndpoints:
         return [
             Route("/agent/v1/boot", self.boot, methods=["POST"]),
             Route("/agent/v1/agent.pyz", self.agent, methods=["GET"]),
+            Route("/agent/v1/enrol.sh", _enrol_script, methods=["GET"]),
             Route("/agent/v1/enrol", self.enrol, methods=["POST"]),
             Route("/agent/v1/sync", self.sync, methods=["POST"]),
         ]
@@ -238,6 +240,10 @@ class AgentEndpoints:
     async def _session(self, request: Request) -> Session | None:
         credential = _credential(request)
         return self._sessions.known(credential) or await asyncio.to_thread(self._sessions.look_up, credential)
+
+
+async def _enrol_script(_: Request) -> Response:
+    return Response(enrol_script(), media_type="text/x-shellscript")
 
 
 async def _read(request: Request, model: type[M]) -> M | Response:

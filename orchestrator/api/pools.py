@@ -11,12 +11,23 @@ from fastapi import Path as UrlPath
 from orchestrator.api.auth import Caller
 from orchestrator.api.deps import MasterDep
 from orchestrator.api.problems import PROBLEMS, FieldProblem, Problem, not_found
-from orchestrator.api.shapes import Before, ExplanationOut, Limit, NodeOut, Page, PoolChange, PoolIn, PoolOut
+from orchestrator.api.shapes import (
+    Before,
+    EnrolmentIn,
+    EnrolmentOut,
+    ExplanationOut,
+    Limit,
+    NodeOut,
+    Page,
+    PoolChange,
+    PoolIn,
+    PoolOut,
+)
 from orchestrator.app import Master
-from orchestrator.fleet import pools
+from orchestrator.fleet import joining, pools
 from orchestrator.fleet.explain import explain_pool
 from orchestrator.store import queries
-from providers.base import ProviderError
+from providers.base import Misconfigured, ProviderError
 
 router = APIRouter(prefix="/api/v1/pools", tags=["pools"], responses=PROBLEMS)
 PoolName = Annotated[str, UrlPath(max_length=100)]
@@ -40,7 +51,8 @@ async def create_pool(master: MasterDep, caller: Caller, body: PoolIn) -> PoolOu
         path = "cloud" if body.cloud not in master.clouds.names() else "launch"
         raise Problem(422, "The pool is refused", str(error), [FieldProblem(path=path, message=str(error))]) from error
     try:
-        await master.writer.awrite(lambda tx: pools.create(tx, body.model_dump(), actor=caller))
+        policy = {} if master.clouds.rents(body.cloud) else {"policy": joining.POLICY}
+        await master.writer.awrite(lambda tx: pools.create(tx, {**body.model_dump(), **policy}, actor=caller))
     except pools.PoolExists as error:
         raise Problem(409, "The pool is there already", str(error)) from error
     return PoolOut(**_get(master, body.name))
@@ -97,6 +109,22 @@ def pool_nodes(master: MasterDep, _: Caller, name: PoolName, limit: Limit = 100,
         rows = queries.list_nodes(connection, limit, before, pool=pool["name"])
     return Page(
         items=[NodeOut.of(row, master.clock()) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None
+    )
+
+
+@router.post("/{name}/enrolments", status_code=201)
+async def enrol(master: MasterDep, caller: Caller, name: PoolName, body: EnrolmentIn) -> EnrolmentOut:
+    """Places for machines that exist already, and the command that each of them is to run, as root, until `expires_at`."""
+    pool = await asyncio.to_thread(_get, master, name)
+    try:
+        places = await master.writer.awrite(
+            lambda tx: joining.invite(tx, pool["id"], body.count, token=body.token, actor=caller)
+        )
+        command = master.enrolment_command(places.launch_id, pool, body.name)
+    except (joining.NoPlace, Misconfigured) as error:
+        raise Problem(409, "The pool takes no such machines now", str(error)) from error
+    return EnrolmentOut(
+        pool=name, launch_id=places.launch_id, nodes=places.node_ids, expires_at=places.expires_at, command=command
     )
 
 

@@ -117,7 +117,9 @@ class PoolIn(PoolLimits):
     name: Name
     cloud: Name
     policy: Annotated[str, Field(pattern="^iaas$")] = "iaas"
-    launch: dict[str, Any] = Field(description="image, instance_type, sizes, agent, rungs, and the cloud's own settings")
+    launch: dict[str, Any] = Field(
+        default_factory=dict, description="image, instance_type, sizes, agent, rungs, and the cloud's own settings"
+    )
 
 
 _optional: Any = {name: (field.rebuild_annotation() | None, None) for name, field in PoolLimits.model_fields.items()}
@@ -154,6 +156,28 @@ class SignalOut(BaseModel):
     age_s: float | None = Field(description="how old it is; null where nothing was said yet")
     strikes: int
     most: int = Field(description="with so many strikes the node is replaced")
+
+
+class EnrolmentIn(BaseModel):
+    """Machines that exist already, to join a pool of a cloud that launches none."""
+
+    model_config = {"extra": "forbid"}
+
+    count: Annotated[int, Field(ge=1, le=1000, description="machines that may use the command, each once")] = 1
+    name: Annotated[str, Field(max_length=100, pattern=r"^[\w.-]*$", description="default: that of its host")] = ""
+    token: Annotated[str, Field(max_length=200)] | None = Field(
+        None, description="CLIENT/TOKEN of the tasks it serves; default: tasks without a token"
+    )
+
+
+class EnrolmentOut(BaseModel):
+    """`command` holds a secret: it works once a machine, until `expires_at`."""
+
+    pool: str
+    launch_id: int
+    nodes: list[int]
+    expires_at: datetime
+    command: str
 
 
 class NodeOut(BaseModel):

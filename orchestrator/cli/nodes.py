@@ -1,4 +1,4 @@
-"""`orchestrator node …`: list, show, explain, terminate."""
+"""`orchestrator node …`: list, show, explain, enrol, terminate."""
 
 from __future__ import annotations
 
@@ -73,6 +73,27 @@ def explain(session: Session, node: NodeId) -> None:
     """Why it exists, how it is, and what comes next."""
     found = session.api.get(f"nodes/{node}/explain")
     session.show(found, lambda: explanation(found))
+
+
+@command(app, "enrol")
+def enrol(
+    session: Session,
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="pool of a cloud whose machines exist already")],
+    count: Annotated[int, typer.Option(min=1, help="machines that may use the command, each once")] = 1,
+    name: Annotated[str, typer.Option(help="name of the machine; default: that of its host")] = "",
+    served: Annotated[
+        str | None, typer.Option("--for", metavar="CLIENT/TOKEN", help="it serves tasks with this token, not those without")
+    ] = None,
+) -> None:
+    """Print the command that lets a machine which exists already join a pool; run it there as root."""
+    asked = {"count": count, "name": name, "token": served}
+    found = session.api.post(f"{pool_path(pool)}/enrolments", asked)
+    nodes = ", ".join(map(str, found["nodes"]))
+    session.show(found, lambda: print(found["command"]))
+    if not session.json:
+        each = "on the machine" if count == 1 else f"on each of the {count} machines"
+        say(f"run this as root {each} until {at(found['expires_at'])}; it holds a secret that works once a machine")
+        say(f"see it come with `orchestrator node list --pool {pool}`: node {nodes}")
 
 
 @command(app, "terminate")

@@ -29,8 +29,8 @@ def create(
     session: Session,
     name: PoolName,
     cloud: Annotated[str, typer.Option(help="cloud account, by its name in the settings")],
-    image: Annotated[str, typer.Option(help="image that every machine boots")],
-    instance_type: Annotated[str, typer.Option(help="size of a machine, as the cloud calls it")],
+    image: Annotated[str | None, typer.Option(help="image that every machine boots")] = None,
+    instance_type: Annotated[str | None, typer.Option(help="size of a machine, as the cloud calls it")] = None,
     max_nodes: Annotated[int | None, typer.Option(help="most machines at a time (10)")] = None,
     min_nodes: Annotated[int | None, typer.Option(help="machines without a token that are kept up (0)")] = None,
     slots: Annotated[int | None, typer.Option(help="tasks that one machine runs at a time (1)")] = None,
@@ -50,10 +50,11 @@ def create(
     ] = None,
 ) -> None:
     """A new pool."""
+    template = {"image": image, "instance_type": instance_type}
     asked = {
         "name": name,
         "cloud": cloud,
-        "launch": {"image": image, "instance_type": instance_type, **_launch(launch or [])},
+        "launch": {**{key: value for key, value in template.items() if value is not None}, **_launch(launch or [])},
         "max_nodes": max_nodes,
         "min_nodes": min_nodes,
         "slots": slots,
@@ -63,7 +64,8 @@ def create(
         "lease_s": lease,
     }
     pool = session.api.post("pools", {key: value for key, value in asked.items() if value is not None})
-    _tell(session, pool, f"created: up to {pool['max_nodes']} machine(s) of type {instance_type} in cloud {cloud}")
+    kind = f" of type {instance_type}" if instance_type else ""
+    _tell(session, pool, f"created: up to {pool['max_nodes']} machine(s){kind} in cloud {cloud}")
 
 
 @command(app, "show")

@@ -1,8 +1,14 @@
-"""User data: what a new machine is given so that it gets its agent, verifies it and calls home."""
+"""User data: what a new machine is given so that it gets its agent, verifies it and calls home; and the command that gives
+the same to a machine that exists already."""
 
+import base64
+import hashlib
 import json
 import re
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -63,13 +69,39 @@ def render_user_data(params: BootstrapParams) -> bytes:
     here = cloudinit_dir()
     document = Template((here / "user-data.yaml").read_text("ascii")).substitute(
         # Printable ASCII as a JSON string is a YAML scalar that no value inside can end.
-        agent_json=json.dumps(_agent_config(params)),
+        agent_json=json.dumps(_as_file({**_agent_config(params), "at_end": "power_off"})),
         bootstrap_sh=indent((here / "bootstrap.sh").read_text("ascii"), " " * 6).strip(),
     )
     user_data = document.encode("ascii")
     if len(user_data) > params.limit:
         raise UserDataTooLarge(len(user_data), params.limit)
     return user_data
+
+
+@cache
+def enrol_script() -> bytes:
+    """What a machine that exists already runs, with its settings on standard input."""
+    here = cloudinit_dir()
+    return (here / "enrol.sh").read_bytes() + (here / "bootstrap.sh").read_bytes()
+
+
+def render_command(params: BootstrapParams, name: str = "") -> str:
+    """The shell command that lets an existing machine enrol, under this name or that of its host.
+
+    It needs curl and python3. The script is checked by its hash, and so are the agent and the master's certificate that
+    it fetches from then on: nothing that the network says is believed.
+    """
+    settings = {**_agent_config(params), "at_end": "leave", "name": name}
+    given = base64.b64encode(json.dumps(settings).encode()).decode()
+    url = f"{params.master_url.rstrip('/')}/agent/v1/enrol.sh"
+    digest = hashlib.sha256(enrol_script()).hexdigest()
+    steps = (
+        'set -e; f=$(mktemp); trap "rm -f $f" EXIT',
+        f'curl -fsSk --noproxy "*" -o "$f" {shlex.quote(url)}',
+        f'echo "{digest}  $f" | sha256sum -c - >&2',
+        'sh "$f"',
+    )
+    return f"echo {given} | sh -c {shlex.quote('; '.join(steps))}"
 
 
 def cloudinit_dir() -> Path:
@@ -82,8 +114,8 @@ def cloudinit_dir() -> Path:
     raise FileNotFoundError(f"neither {packaged} nor {checkout} is there: install Elastic Orchestrator again")
 
 
-def _agent_config(params: BootstrapParams) -> str:
-    config = {
+def _agent_config(params: BootstrapParams) -> dict[str, object]:
+    return {
         "master_url": params.master_url,
         "ca_pin": params.ca_pin,
         "enrolment_secret": params.enrolment_secret,
@@ -92,9 +124,11 @@ def _agent_config(params: BootstrapParams) -> str:
         "boot_timeout_s": params.boot_timeout_s,
         "lease_s": params.lease_s,
     } | ({"watch_interruption": True} if params.watch_interruption else {})
-    return (
-        json.dumps(config).replace("\x7f", "\\u007f") + "\n"
-    )  # the one control character that JSON leaves and YAML refuses
+
+
+def _as_file(config: Mapping[str, object]) -> str:
+    """JSON without the one control character that it leaves and YAML refuses."""
+    return json.dumps(config).replace("\x7f", "\\u007f") + "\n"
 
 
 def _is_sha256(text: str) -> bool:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, select, update
 
 from orchestrator.agents.refusals import Refusals
-from orchestrator.fleet import holds, leaving, signals
+from orchestrator.fleet import holds, joining, leaving, signals
 from orchestrator.fleet.secrets import launch_of, sha256
 from orchestrator.model.states import LAUNCH_OPEN, NodeState
 from orchestrator.model.tables import Deployment, Launch, Node, Pool, table
@@ -84,12 +84,29 @@ def _answer(tx: Tx, request: Enrol, key: bytes, installation: str) -> _Answer:
         return _refuse("enrolment", launch_id, "its launch is unknown to this master")
     mine = (nodes.c.launch_id == launch_id, nodes.c.instance_id == request.instance_id)
     node = tx.connection.execute(select(nodes).where(*mine).with_for_update()).first()
+    if node is None and launch.kind == joining.KIND:
+        node = _take_place(tx, request, launch_id)
     if node is None:
         if launch.state in LAUNCH_OPEN:  # the machine was faster than the cloud's answer
             return Refused("the launch is not settled yet; ask again", final=False), None
+        if launch.kind == joining.KIND:
+            why = f"no place is left for {request.instance_id[:64]!r}: `orchestrator node enrol` prints a new command"
+            return _refuse("launch", launch_id, f"enrolment refused: {why}", pool_id=launch.pool_id)
         what = f"machine {request.instance_id[:64]!r} is not of launch {launch_id}"
         return _refuse("launch", launch_id, f"enrolment refused: {what}", pool_id=launch.pool_id)
     return _let_in(tx, request, node, launch)
+
+
+def _take_place(tx: Tx, request: Enrol, launch_id: int) -> Row[Any] | None:
+    """The next place of a command for machines that exist: whoever has its secret may come, each once."""
+    free = (nodes.c.launch_id == launch_id, nodes.c.state == NodeState.BOOTING, nodes.c.instance_id.is_(None))
+    place = select(nodes).where(*free).order_by(nodes.c.id).limit(1).with_for_update(skip_locked=True)
+    known = select(nodes.c.id).where(nodes.c.instance_id == request.instance_id)
+    node = tx.connection.execute(place).first()
+    if node is None or tx.connection.execute(known).first() is not None:
+        return None
+    tx.connection.execute(update(nodes).where(nodes.c.id == node.id).values(instance_id=request.instance_id))
+    return node
 
 
 def _let_in(tx: Tx, request: Enrol, node: Row[Any], launch: Row[Any]) -> _Answer:

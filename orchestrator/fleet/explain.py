@@ -61,8 +61,9 @@ def explain_node(connection: Connection, node_id: int, now: datetime) -> Explana
     node = connection.execute(query.where(nodes.c.id == node_id)).first()
     if node is None:
         return None
-    first = (events.c.node_id == node_id, events.c.subject == "node", events.c.to_state == NodeState.REQUESTED)
-    asked_because = connection.execute(select(events.c.reason).where(*first)).scalar()
+    states = (events.c.node_id == node_id, events.c.subject == "node", events.c.to_state.is_not(None))
+    first = select(events.c.reason).where(*states).order_by(events.c.id).limit(1)
+    asked_because = connection.execute(first).scalar()
     told = [f"It exists because {asked_because}.", f"It is {node.state}: {node.reason}."]
     if node.instance_id:
         what = f"{node.instance_id} in cloud {node.cloud} ({node.label})"

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, exists, insert, or_, select, update
 
+from orchestrator.fleet import joining
 from orchestrator.fleet.rungs import Held
 from orchestrator.model.states import NODE_ON_ITS_WAY
 from orchestrator.model.tables import Hold, Launch, Node, Pool, table
@@ -42,6 +43,8 @@ def failed(tx: Tx, launch_id: int, end_reason: str, why: str) -> None:
     kind = (launches.c.kind, launches.c.label, launches.c.pool_id, pools.c.breaker_failures, pools.c.breaker_pause_s)
     query = select(*kind).join(pools, pools.c.id == launches.c.pool_id).where(launches.c.id == launch_id)
     launch = tx.connection.execute(query).one()
+    if launch.kind == joining.KIND:
+        return
     mine = (holds.c.pool_id == launch.pool_id, holds.c.kind == launch.kind)
     before = tx.connection.execute(select(holds).where(*mine).with_for_update()).first()
     failures = before.failures + 1 if before is not None and before.cause == cause else 1

@@ -9,19 +9,19 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from orchestrator.fleet import giving_up, holds, leaving
+from orchestrator.fleet import giving_up, holds, joining, leaving
 from orchestrator.fleet.pools import gone
 from orchestrator.fleet.rungs import Held, Placement, ladder, place, probed
 from orchestrator.fleet.view import pool_view
 from orchestrator.model.states import LaunchState, NodeState
 from orchestrator.model.tables import Deployment, Launch, Node, Pool, table
 from orchestrator.store.writer import Tx
-from policies import iaas
+from policies import enrolment, iaas
 from policies.base import Decision, LaunchWish, Policy, PoolView, ReleaseWish, Wait
 
 pools, nodes, launches, deployments = (table(m) for m in (Pool, Node, Launch, Deployment))
 
-POLICIES: dict[str, Policy] = {"iaas": iaas.decide}
+POLICIES: dict[str, Policy] = {"iaas": iaas.decide, joining.POLICY: enrolment.decide}
 BATCH = 50  # machines in one call to a cloud
 
 

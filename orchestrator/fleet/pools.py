@@ -26,6 +26,9 @@ class PoolExists(Exception):
 def check_launch(clouds: Clouds, cloud: str, launch: Mapping[str, Any]) -> None:
     """The launch template of a pool and each of its rungs: our keys here, the cloud's own by its provider. Raises
     Misconfigured naming the key."""
+    if not clouds.rents(cloud):
+        clouds.get(cloud).validate(launch)
+        return
     rungs = launch.get("rungs", [])
     if not isinstance(rungs, list) or not all(isinstance(rung, dict) for rung in rungs):
         raise Misconfigured("launch.rungs is no list of mappings; write [{instance_type: …}, {instance_type: …}]")
@@ -38,6 +41,8 @@ def check_launch(clouds: Clouds, cloud: str, launch: Mapping[str, Any]) -> None:
 
 
 def _check_rung(clouds: Clouds, cloud: str, launch: Mapping[str, Any], path: str) -> None:
+    if not clouds.rents(cloud):
+        raise Misconfigured(f"{path}.cloud is {cloud!r}, whose machines exist already; nothing can be launched there")
     for key in ("image", "instance_type"):
         if not launch.get(key):
             raise Misconfigured(f"{path}.{key} is missing; say which of the cloud's every machine begins with")

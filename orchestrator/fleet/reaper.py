@@ -1,4 +1,7 @@
-"""Reap: every terminating node's machine is asked to end, again and again, until a listing no longer shows it."""
+"""Reap: every terminating node's machine is asked to end, again and again, until a listing no longer shows it.
+
+A machine that existed before its node is let go instead: the row ends at once, and its agent is told so.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import structlog
 from sqlalchemy import select, update
 
 from orchestrator.clouds import Clouds
+from orchestrator.fleet import leaving
 from orchestrator.fleet.holds import BOOT_FAILURES
 from orchestrator.model.states import NodeState
 from orchestrator.model.tables import Launch, Node, Pool, table
@@ -43,6 +47,8 @@ class Reaper:
         self._clouds = clouds
 
     def step(self) -> None:
+        if joined := self._clouds.joined():
+            self._writer.write(lambda tx: _let_go(tx, joined))
         for cloud, due in self._writer.write(_take_due).items():
             try:
                 provider = self._clouds.get(cloud)
@@ -63,6 +69,13 @@ class Reaper:
                 self._writer.write(lambda tx, id_=each.node_id, said=said: _keep(tx, id_, said))  # type: ignore[misc]
 
 
+def _let_go(tx: Tx, clouds: Sequence[str]) -> None:
+    of_them = (launches.c.cloud.in_(clouds), nodes.c.state == NodeState.TERMINATING)
+    query = select(nodes.c.id).join(launches, launches.c.id == nodes.c.launch_id).where(*of_them).order_by(nodes.c.id)
+    for node_id in tx.connection.execute(query).scalars().all():
+        leaving.ended(tx, node_id, "the machine stays, its agent leaves it")
+
+
 def again_at(asked_at: datetime | None, tries: int) -> datetime | None:
     """When termination is asked again: 15 s after the first time, doubled each time, at most 5 minutes."""
     if asked_at is None:
@@ -71,12 +84,12 @@ def again_at(asked_at: datetime | None, tries: int) -> datetime | None:
 
 
 def _take_due(tx: Tx) -> dict[str, list[Due]]:
-    leaving = (nodes.c.state == NodeState.TERMINATING, nodes.c.instance_id.is_not(None))
+    leaves = (nodes.c.state == NodeState.TERMINATING, nodes.c.instance_id.is_not(None))
     query = (
         select(nodes, launches.c.cloud, pools.c.terminate_timeout_s)
         .join(launches, launches.c.id == nodes.c.launch_id)
         .join(pools, pools.c.id == nodes.c.pool_id)
-        .where(*leaving)
+        .where(*leaves)
     )
     due: dict[str, list[Due]] = defaultdict(list)
     for node in tx.connection.execute(query).all():

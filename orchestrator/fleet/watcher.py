@@ -66,7 +66,7 @@ class Watcher:
         self._checked: dict[str, datetime] = {}
 
     def step(self) -> None:
-        for cloud in self._clouds.names():
+        for cloud in self._clouds.renting():
             try:
                 began_at = self._clock()
                 # Checked here as well: a filter that a cloud ignores must not cost a stranger's machine (law 4).

@@ -17,14 +17,14 @@ from providers.localcloud import start
 
 
 @contextmanager
-def tls_stage(tmp_path: Path) -> Iterator[Stage]:
+def tls_stage(tmp_path: Path, settings: str = "") -> Iterator[Stage]:
     certificate, key = self_signed(tmp_path, "master")
     data, port = tmp_path / "data", free_port(0)
     data.mkdir()
     with (tmp_path / "cloud.log").open("ab") as log, start(tmp_path / "stage" / "cloud", stderr=log) as cloud:
         config = data / "tls.toml"
         config.write_text(
-            f'port = {port}\ndata_dir = "{data}"\nlook_s = 2\ntls_cert = "{certificate}"\ntls_key = "{key}"\n'
+            f'port = {port}\ndata_dir = "{data}"\nlook_s = 2\ntls_cert = "{certificate}"\ntls_key = "{key}"\n{settings}\n'
             f'[clouds.local]\nendpoint_url = "{cloud.endpoint_url}"\n'
             'access_key_id = "local"\nsecret_access_key = "local"\n'
         )

@@ -214,6 +214,7 @@ class AgentBox:
     def __init__(self, root: Path, pyz: Path, url: str, instance_id: str = "i-0123456789abcdef0") -> None:
         self.root, self.pyz = root, pyz
         self.config = {"master_url": url, "ca_pin": "", "enrolment_secret": "7.secret", "lease_s": 30}
+        self.config["at_end"] = "power_off"
         for folder in ("etc", "sbin", "var/lib/cloud/data"):
             (root / folder).mkdir(parents=True)
         (root / "var/lib/cloud/data/instance-id").write_text(instance_id + "\n")

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from toycloud import MasterDied, ToyCloud, ToyProvider
+from toycloud import MasterDied, ToyCloud
 
 from orchestrator.fleet import deadlines, planner
 from orchestrator.fleet.enrolment import Enrol, Enrolled, Refused, enrol
@@ -18,6 +18,8 @@ from orchestrator.fleet.secrets import enrolment_secret
 from orchestrator.fleet.watcher import Watcher
 from orchestrator.model.tables import Node
 from orchestrator.store.installation import installation_id
+from providers.base import Provider
+from providers.static import StaticProvider
 
 if TYPE_CHECKING:
     from conftest import Store
@@ -40,13 +42,19 @@ class InlineThreads:
 class ToyClouds:
     """The clouds by name, as `orchestrator.clouds.Clouds` gives them."""
 
-    def __init__(self, providers: Mapping[str, ToyProvider]) -> None:
+    def __init__(self, providers: Mapping[str, Provider]) -> None:
         self._providers = dict(providers)
 
     def names(self) -> list[str]:
         return sorted(self._providers)
 
-    def get(self, name: str) -> ToyProvider:
+    def renting(self) -> list[str]:
+        return [name for name in self.names() if self._providers[name].rents]
+
+    def joined(self) -> list[str]:
+        return [name for name in self.names() if not self._providers[name].rents]
+
+    def get(self, name: str) -> Provider:
         return self._providers[name]
 
 
@@ -57,7 +65,8 @@ class Fleet:
         self.store = store
         self.cloud = cloud
         self.installation = store.write(installation_id)
-        self.clouds = ToyClouds({"toy": cloud.provider(self.installation)})
+        own = StaticProvider(installation=self.installation)
+        self.clouds = ToyClouds({"toy": cloud.provider(self.installation), "own": own})
         self.restart()
 
     def restart(self) -> None:

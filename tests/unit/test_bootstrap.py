@@ -62,7 +62,7 @@ def test_user_data_is_small_cloud_config_and_always_the_same() -> None:
     assert user_data.startswith(b"#cloud-config\n")
     assert len(user_data) < 7 * 1024
     assert user_data == render_user_data(replace(PARAMS))
-    assert yaml.safe_load(user_data)["runcmd"] == [["sh", BOOTSTRAP]]
+    assert yaml.safe_load(user_data)["runcmd"] == [["sh", BOOTSTRAP, "power-off"]]
 
 
 def test_files_arrive_whole_and_only_root_reads_the_secret() -> None:
@@ -79,6 +79,7 @@ def test_files_arrive_whole_and_only_root_reads_the_secret() -> None:
         "agent_sha256": "cd" * 32,
         "boot_timeout_s": 600,
         "lease_s": 900,
+        "at_end": "power_off",
     }
 
 
@@ -227,8 +228,8 @@ class Machine:
             target.write_text(file["content"])
         return self.run_bootstrap(shell)
 
-    def run_bootstrap(self, shell: tuple[str, ...] = ("sh",)) -> str:
-        argv = [*shell, str(self.root) + BOOTSTRAP]
+    def run_bootstrap(self, shell: tuple[str, ...] = ("sh",), at_failure: str = "power-off") -> str:
+        argv = [*shell, str(self.root) + BOOTSTRAP, at_failure]
         environment = {**os.environ, "ORCHESTRATOR_ROOT": str(self.root)}
         done = subprocess.run(argv, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         return done.stdout
