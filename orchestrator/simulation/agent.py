@@ -11,6 +11,7 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
+from signal import SIGKILL
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,8 @@ def live(machine: Machine) -> None:
         return
     machine.node_id = identity["node_id"]
     machine.journal = code["journal"].Journal(place.path("journal"))
-    machine.power_off(code["worker"].Worker(line, place, machine.journal, identity).run())
+    worker = code["worker"].Worker(line, place, machine.journal, identity, Notice(machine))
+    machine.power_off(worker.run())
 
 
 def close(journal: Any) -> None:
@@ -98,8 +100,10 @@ def _place(module: ModuleType) -> None:
         "start": _start,
         "reap": lambda: host().reap(),
         "kill_group": lambda pid, how: host().signal(pid, how),
-        "kill_leftovers": lambda attempt: host().kill_leftovers(attempt),
-        "POLL_S": 60.0,
+        "kill_marked": lambda folder, how=SIGKILL, but_group=0, spared=(): host().kill_marked(
+            folder, how, but_group, tuple(spared)
+        ),
+        "CHECK_S": 300.0,
         "LOG_LOOK_S": 30.0,  # a process that ends wakes its agent; nobody reads along here
     }
     for name, value in places.items():
@@ -107,12 +111,35 @@ def _place(module: ModuleType) -> None:
             setattr(module, name, value)
     if module.__name__ == "worker":
         module.os = _Os()  # type: ignore[attr-defined]
+    if module.__name__ == "engine":
+        module.spawn = lambda *_: host().probe()  # type: ignore[attr-defined]
 
 
-def _start(order: dict[str, Any], _work: str, log: str, _environment: dict[str, str]) -> Any:
+def _start(order: dict[str, Any], work: str, log: str, _environment: dict[str, str]) -> Any:
     """A process of the simulation, in the agent's own words."""
-    machine = host()
-    return loaded()["processes"].Running(order, machine.start(order, log), log)
+    return loaded()["processes"].Running(order, host().start(order, work, log), work)
+
+
+class Notice:
+    """In the place of the agent's `interruption.Interruption`: the cloud says when it takes the machine back."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._told: float | None = None
+
+    @property
+    def news(self) -> float | None:
+        at = self._machine.reclaim_at
+        return at if at != self._told else None
+
+    def told(self, at: float | None) -> None:
+        self._told = at if at is not None else self._told
+
+    def step(self, _selector: object) -> None:
+        return
+
+    def pause_s(self) -> float:
+        return 60.0
 
 
 class _Time:

@@ -38,7 +38,7 @@ class Chaos:
         base = self._run.base
         of_machines: dict[str, Callable[[Machine], object]] = {
             "machine vanishes": lambda m: self._run.cloud_of(m).vanish(m.id),
-            "machine is reclaimed": lambda m: self._run.cloud_of(m).end(m.id, cause=Cause.RECLAIMED, fault="reclaimed"),
+            "machine is reclaimed": self._reclaim,
             "machine loses its disk": Machine.lose_disk,
             "machine boots again": Machine.reboot,
             "agent dies": lambda m: m.kill_agent(again_s=between(1, 30)),
@@ -64,3 +64,11 @@ class Chaos:
             base.away_until = now + between(5, 90)
         elif kind == "cloud is away":
             self._dice.choice(list(self._run.clouds.values())).away_until = now + between(30, 300)
+
+    def _reclaim(self, machine: Machine) -> None:
+        """The cloud says that it takes the machine back, and does; sometimes at once."""
+        notice_s = self._dice.choice((0.0, 30.0, 120.0))
+        cloud = self._run.cloud_of(machine)
+        machine.reclaim_at = machine.time() + notice_s
+        machine.wake.set()
+        self._run.world.at(notice_s, lambda: cloud.end(machine.id, cause=Cause.RECLAIMED, fault="reclaimed"))

@@ -30,6 +30,7 @@ class Execution:
     pid: int
     began: float
     token: str
+    work: str
     log: str
     stubborn: bool
     parent: Process
@@ -48,6 +49,7 @@ class Ledger:
         self.by_attempt: dict[int, list[Execution]] = defaultdict(list)
         self.running: dict[int, Execution] = {}  # by pid
         self.pids = 0
+        self.probes = 0  # counted downwards: checks of an engine are no attempts
 
 
 class Machine:
@@ -80,6 +82,7 @@ class Machine:
         self.node_id: int | None = None
         self.hangs_until = -1.0
         self.clock_offset_s = 0.0
+        self.reclaim_at: float | None = None  # when its cloud takes it back, as it says
         self.journal: Any = None
         self.power_off_asked: str | None = None
         self.ended_by_itself = lambda: None
@@ -189,7 +192,7 @@ class Machine:
     def executions(self) -> list[Execution]:
         return [execution for execution in self._ledger.running.values() if execution.machine == self.id]
 
-    def start(self, order: dict[str, Any], log: str) -> int:
+    def start(self, order: dict[str, Any], work: str, log: str) -> int:
         """Begin the attempt's process; what it does is settled by the seed, the task and the try."""
         env = order["env"]
         task, number = env["SIMULATED_TASK"], env["ORCHESTRATOR_ATTEMPT"]
@@ -206,6 +209,7 @@ class Machine:
             pid=pid,
             began=self.world.now,
             token=env["ORCHESTRATOR_TOKEN"],
+            work=work,
             log=log,
             stubborn=dice.random() < 0.1,
             parent=self.agent,
@@ -232,8 +236,7 @@ class Machine:
             del self._ledger.running[execution.pid]
             self.world.note(f"agent {self.id}", f"attempt {execution.attempt} ended: {code}")
             if execution.parent is self.agent:  # another agent's child is nobody's: only `kill_leftovers` finds it
-                self._ended.append((execution.pid, code))
-                self.wake.set()
+                self._reapable(execution.pid, code)
 
     def signal(self, pid: int, how: int) -> None:
         """TERM ends what is not stubborn; KILL ends all."""
@@ -246,8 +249,26 @@ class Machine:
         ended, self._ended = self._ended, []
         return ended
 
-    def kill_leftovers(self, attempt: int) -> int:
-        left = [execution for execution in self.executions() if execution.attempt == attempt]
-        for execution in left:
-            self._end(execution, -SIGKILL)
-        return len(left)
+    def kill_marked(self, folder: str, how: int, but_group: int, spared: tuple[str, ...]) -> int:
+        """Signal every process whose work folder is this one or lies in it."""
+        found = [
+            execution
+            for execution in self.executions()
+            if f"{execution.work}/".startswith(f"{folder}/") and execution.work not in spared and execution.pid != but_group
+        ]
+        for execution in found:
+            self.signal(execution.pid, how)
+        return len(found)
+
+    def probe(self) -> int:
+        """The shell that does nothing, by which the agent checks its engine."""
+        if self.faults.strikes("engine is sick", self.id):
+            raise OSError("no process to be had")
+        self._ledger.probes -= 1
+        pid = self._ledger.probes
+        self.world.at(0.05, lambda: self._reapable(pid, 0))
+        return pid
+
+    def _reapable(self, pid: int, code: int) -> None:
+        self._ended.append((pid, code))
+        self.wake.set()

@@ -6,7 +6,8 @@ import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from datetime import datetime
+from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 from orchestrator.agents.exchange import Answer, LogChunk, SyncMessage, exchange
 from orchestrator.agents.logs import LogStore
 from orchestrator.agents.sessions import Session, Sessions
-from orchestrator.fleet import deadlines, planner
+from orchestrator.fleet import deadlines, planner, signals
 from orchestrator.fleet.enrolment import Enrol, Refused, enrol
 from orchestrator.fleet.launcher import Launcher
 from orchestrator.fleet.reaper import Reaper
@@ -287,7 +288,7 @@ class SimulatedMaster:
         if isinstance(answer, Refused):
             return (403 if answer.final else 425), {"error": answer.reason}
         self._base.enrolled.append((answer.node_id, call.machine.id, request.credential))
-        return 200, {"node_id": answer.node_id, "slots": answer.slots, "lease_s": answer.lease_s}
+        return 200, {**asdict(answer), "log_limit": LOG_LIMIT}
 
     def _sync(self, call: Call) -> tuple[int, dict[str, Any]]:
         session = self._sessions.known(call.credential) or self._sessions.look_up(call.credential)
@@ -295,6 +296,7 @@ class SimulatedMaster:
             return 401, {"error": "unknown node credential"}
         message = SyncMessage.model_validate_json(call.content)
         self._sessions.heard(session.node_id, self.clock())
+        self._hear(session, message)
         offsets = self._store_logs(session, message.logs)
         answer = self._exchange(session, message)
         if answer.gone:
@@ -307,6 +309,16 @@ class SimulatedMaster:
             "logs": [{"attempt": id_, "offset": offset} for id_, offset in offsets.items()],
             "draining": answer.draining,
         }
+
+    def _hear(self, session: Session, message: SyncMessage) -> None:
+        health, reclaim_at = message.health, message.reclaim_at
+        if health is not None and health.check != session.checked:
+            trouble = "" if health.ok else health.trouble
+            self.writer.write(lambda tx: signals.engine_checked(tx, session.node_id, trouble))
+            session.checked = health.check
+        if reclaim_at is not None:
+            at = datetime.fromtimestamp(reclaim_at, UTC)
+            self.writer.write(lambda tx: signals.taken_back(tx, session.node_id, at))
 
     def _exchange(self, session: Session, message: SyncMessage) -> Answer:
         waits = message.wait_s > 0 and not message.results and not message.logs

@@ -255,7 +255,7 @@ def _secret_works_again(switches: Switches) -> None:
         if node.credential_hash is None or node.state != NodeState.READY:
             return before(tx, request, node, launch)
         tx.connection.execute(update(nodes).where(nodes.c.id == node.id).values(credential_hash=sha256(request.credential)))
-        return enrolment.Enrolled(node.id, node.slots, launch.lease_s)
+        return enrolment.Enrolled(node.id, node.slots, launch.lease_s, launch.heartbeat_timeout_s), None
 
     before = switches.set(enrolment, "_let_in", let_in)
 
@@ -269,8 +269,8 @@ def _no_compare_and_set(switches: Switches) -> None:
 
 
 def _no_lease(switches: Switches) -> None:
-    def init(self: Any, line: Any, machine: Any, journal: Any, identity: Any) -> None:
-        before(self, line, machine, journal, {**identity, "lease_s": 10**9})
+    def init(self: Any, line: Any, machine: Any, journal: Any, identity: Any, *more: Any) -> None:
+        before(self, line, machine, journal, {**identity, "lease_s": 10**9}, *more)
 
     before = switches.set(agent.loaded()["worker"].Worker, "__init__", init)
 
