@@ -122,8 +122,9 @@ class Machine:
     def kill_agent(self, *, again_s: float) -> None:
         """The agent's process ends and its supervisor starts it again; what it had started goes on without it."""
         if self.agent is not None:
+            boots = self._boots
             self.agent.kill()
-            self.world.at(again_s, self.start_agent)
+            self.world.at(again_s, lambda: self.start_agent() if boots == self._boots else None)
 
     def _agent_gone(self) -> None:
         self.agent = None

@@ -39,7 +39,7 @@ T = TypeVar("T")
 KEY = b"k" * 32
 ORPHAN_GRACE_S = 60.0
 LOOK_S = 60.0
-WATCH_FAST_S = 20.0
+WATCH_FAST_S = 30.0
 LOG_LIMIT = 10_000
 NO_MORE = 1 << 61
 # The steps, and what must be there for a look to find anything to do.
@@ -162,6 +162,7 @@ class SimulatedMaster:
         )
         self._reaper = Reaper(self.writer, clouds)
         self._listening_since = self.clock()
+        self._spared = False
         self._wakes = {name: Signal(world) for name in STEPS}
         self._waiting: dict[int, _Waiter] = {}
         self._open: dict[Call, None] = {}
@@ -204,7 +205,7 @@ class SimulatedMaster:
             self._wakes[name].wait(LOOK_S if next_s is None else max(0.0, min(next_s, LOOK_S)))
 
     def _planner_step(self) -> None:
-        self.writer.write(planner.plan)
+        self._spared = self.writer.write(planner.plan)
         self._base.planned += 1
 
     def _launcher_step(self) -> float | None:
