@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format bench test-boot lock wheel clean
+.PHONY: help setup demo serve test simulate simulate-mutants check format bench test-boot lock wheel clean
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with the orchestrator command in it
 
@@ -35,6 +35,14 @@ serve: setup ## the same, kept running for playing with it (Ctrl-C ends it and i
 
 test: setup ## all tests (SQLite and PostgreSQL, real agents, a local cloud)
 	$(BIN)/python -m pytest -n 2
+
+SEEDS ?= 1000
+START ?= 0
+simulate: setup ## the control code and agents under virtual time and faults: SEEDS=1000 START=0
+	$(BIN)/orchestrator simulate --seeds $(SEEDS) --start $(START)
+
+simulate-mutants: setup ## each guard switched off in turn: the simulation must notice every one
+	$(BIN)/orchestrator simulate --mutants
 
 check: setup ## ruff, mypy --strict, import layers
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from orchestrator.cli.audit import audit
 from orchestrator.cli.demo import demo
 from orchestrator.cli.events import events
 from orchestrator.cli.session import ConfigFile, command, load_settings, with_complaints
+from orchestrator.cli.simulate import simulate
 from orchestrator.cli.submit import submit
 
 STATUS = (
@@ -43,6 +44,7 @@ def serve(config: ConfigFile = None) -> None:
 
 
 app.command("demo")(demo)
+app.command("simulate")(simulate)
 command(app, "submit")(submit)
 app.add_typer(jobs.app, name="job")
 app.add_typer(pools.app, name="pool")

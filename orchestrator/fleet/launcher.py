@@ -7,7 +7,7 @@ first (law 2), and only then asked for again with the same idempotency token.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -66,15 +66,23 @@ class Order:
 
 
 class Launcher:
-    """`step` starts every launch that is due; each is carried out on a thread of its own."""
+    """`step` starts every launch that is due; each is carried out on a thread of its own, or where `executor` says."""
 
-    def __init__(self, writer: Writer, clouds: Clouds, installation: str, user_data: UserData, visibility_s: float) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        clouds: Clouds,
+        installation: str,
+        user_data: UserData,
+        visibility_s: float,
+        executor: Executor | None = None,
+    ) -> None:
         self._writer = writer
         self._clouds = clouds
         self._installation = installation
         self._user_data = user_data
         self._visibility_s = visibility_s
-        self._threads = ThreadPoolExecutor(8, thread_name_prefix="launch")
+        self._threads = executor or ThreadPoolExecutor(8, thread_name_prefix="launch")
         self._under_way: set[int] = set()
 
     def step(self) -> float | None:

@@ -113,7 +113,7 @@ class Watcher:
         for node in rows:
             if node.instance_id is None:
                 _end_without_machine(tx, node)
-            elif node.launched_at is None or node.launched_at < look.began_at:
+            elif (node.launched_at is None or node.launched_at < look.began_at) and not _seen_since(node, look):
                 self._judge(tx, node, by_id.get(node.instance_id))
         seen = [node.id for node in rows if (machine := by_id.get(node.instance_id)) and machine.state.exists]
         if seen:
@@ -171,6 +171,11 @@ class Watcher:
             self._clouds.get(cloud).terminate([orphan.id for orphan in orphans])
         except ProviderError as error:
             log.warning("orphans not ended, trying again at the next look", cloud=cloud, error=str(error))
+
+
+def _seen_since(node: Row[Any], look: Look) -> bool:
+    """Another master's look, begun later and answered sooner, has seen its machine: this one is too old to judge it."""
+    return node.seen_at is not None and bool(node.seen_at > look.began_at)
 
 
 def live_nodes(tx: Tx, cloud: str) -> Sequence[Row[Any]]:

@@ -112,9 +112,12 @@ class _Piece(Generic[T]):
 
 
 class Writer:
-    """Start it once a process; `write` from threads, `awrite` from the event loop; `close` ends it after the queue."""
+    """Start it once a process; `write` from threads, `awrite` from the event loop; `close` ends it after the queue.
 
-    def __init__(self, engine: Engine, clock: Clock = utc_now) -> None:
+    `inline`: no thread, each piece is committed where it is submitted. For programs of one thread, as the simulation.
+    """
+
+    def __init__(self, engine: Engine, clock: Clock = utc_now, *, inline: bool = False) -> None:
         self._engine = engine.execution_options(writing=True)
         self._clock = clock
         self._queue: SimpleQueue[_Piece[Any] | None] = SimpleQueue()
@@ -123,8 +126,9 @@ class Writer:
         self._connection: Connection | None = None
         self._closed = False
         self._closing = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
-        self._thread.start()
+        self._thread = None if inline else threading.Thread(target=self._run, name="writer", daemon=True)
+        if self._thread is not None:
+            self._thread.start()
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` with the events of every commit, on the writer's thread: it must not wait."""
@@ -140,7 +144,10 @@ class Writer:
         with self._closing:
             if self._closed:
                 raise RuntimeError("the writer is closed")
-            self._queue.put(_Piece(work, future))
+            if self._thread is not None:
+                self._queue.put(_Piece(work, future))
+        if self._thread is None:
+            self._commit([_Piece(work, future)])
         return future
 
     def write(self, work: Callable[[Tx], T]) -> T:
@@ -153,7 +160,8 @@ class Writer:
         with self._closing:
             self._closed = True
             self._queue.put(None)
-        self._thread.join(timeout=10)
+        if self._thread is not None:
+            self._thread.join(timeout=10)
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:

@@ -71,8 +71,14 @@ class Fleet:
 
     def restart(self) -> None:
         """What a new master has: nothing in memory."""
-        self.launcher = Launcher(self.store.writer, self.clouds, self.installation, self._user_data, VISIBILITY_S)  # type: ignore[arg-type]
-        self.launcher._threads = InlineThreads()  # type: ignore[assignment]
+        self.launcher = Launcher(
+            self.store.writer,
+            self.clouds,  # type: ignore[arg-type]
+            self.installation,
+            self._user_data,
+            VISIBILITY_S,
+            executor=InlineThreads(),  # type: ignore[arg-type]
+        )
         self.watcher = Watcher(
             self.store.writer,
             self.clouds,  # type: ignore[arg-type]
