@@ -18,6 +18,7 @@ from orchestrator.agents.sessions import Sessions
 from orchestrator.agents.waiters import Waiters
 from orchestrator.clock import Clock, utc_now
 from orchestrator.clouds import Clouds
+from orchestrator.faultpoints import reach
 from orchestrator.fleet import deadlines, planner
 from orchestrator.fleet.bootstrap import BootstrapParams, render_user_data
 from orchestrator.fleet.launcher import Launcher
@@ -53,7 +54,9 @@ class Master:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self._lock: IO[str] | None = lock_sqlite(settings.database)
         self.engine = open_engine(settings.database)
+        reach("start.before_migrate")
         upgrade(self.engine)
+        reach("start.after_migrate")
         self.writer = Writer(self.engine, clock)
         self.installation = self.writer.write(installation_id)
         self.key = load_key(settings.data_dir / "master.key")

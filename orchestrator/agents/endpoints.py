@@ -25,6 +25,7 @@ from orchestrator.agents.refusals import Refusals
 from orchestrator.agents.sessions import Session, Sessions
 from orchestrator.agents.waiters import Waiters
 from orchestrator.clock import Clock
+from orchestrator.faultpoints import reach
 from orchestrator.fleet import signals
 from orchestrator.fleet.enrolment import Enrol, Refused, enrol
 from orchestrator.store.writer import Tx, Writer
@@ -124,7 +125,9 @@ class AgentEndpoints:
             message.agent_version,
             _address(request),
         )
+        reach("enrol.before_write")
         answer = await self._writer.awrite(lambda tx: self._let_in(tx, asked))
+        reach("enrol.before_answer")
         if isinstance(answer, Refused):
             return _say(403 if answer.final else 425, {"error": answer.reason})
         return _say(200, {**asdict(answer), "log_limit": self._logs.limit})
@@ -140,10 +143,12 @@ class AgentEndpoints:
         if message.health is not None or message.reclaim_at is not None:
             await self._hear(session, message)
         offsets = await self._store_logs(session, message.logs)
+        reach("sync.before_write")
         answer = await self._exchange(session, message)
         if answer.gone:
             self._sessions.forget(_credential(request))
             return _say(410, {"error": "this node has ended"})
+        reach("sync.before_answer")
         session.attempts.update(order["attempt"] for order in answer.orders)
         session.attempts.difference_update(answer.acknowledged)
         return _say(
@@ -186,6 +191,7 @@ class AgentEndpoints:
                 left_s = deadline - loop.time()
                 if not waits or answer.is_news(message) or left_s <= 0:
                     return answer
+                reach("sync.before_wait")
                 self.handover.offer(waiter, message)
                 outcome = await waiter.wait(left_s)
                 if not isinstance(outcome, bool):
@@ -212,7 +218,9 @@ class AgentEndpoints:
             except binascii.Error:
                 await self._refuse(session, "unreadable", f"log of attempt {chunk.attempt} refused: not base64")
                 continue
+            reach("log.before_append")
             offsets[chunk.attempt] = self._logs.append(chunk.attempt, chunk.offset, data)
+            reach("log.after_append")
             if chunk.offset + len(data) > self._logs.limit:
                 offsets[chunk.attempt] = NO_MORE
                 await self._say_cut(session, chunk.attempt)

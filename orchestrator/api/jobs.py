@@ -24,6 +24,7 @@ from orchestrator.api.shapes import (
     TaskOut,
 )
 from orchestrator.app import Master
+from orchestrator.faultpoints import reach
 from orchestrator.fleet.explain import explain_job
 from orchestrator.jobs import spec
 from orchestrator.jobs.cancel import cancel
@@ -70,7 +71,9 @@ async def _submitted(request: Request) -> Response:
     if key is not None and len(key) > LONGEST_KEY:
         raise Problem(422, "The request is not valid", f"Idempotency-Key may have {LONGEST_KEY} characters; shorten it")
     job = spec.parse(await _document(request))
+    reach("submit.before_write")
     done = await master.writer.awrite(lambda tx: submit(tx, job, actor=actor, idempotency_key=key))
+    reach("submit.before_answer")
     body = orjson.dumps({"id": done.job_id, "repeated": done.repeated})
     return Response(body, 200 if done.repeated else 201, media_type="application/json")
 

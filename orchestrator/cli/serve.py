@@ -13,6 +13,7 @@ import uvicorn
 from orchestrator.api.auth import make_token
 from orchestrator.api.http import build
 from orchestrator.app import Master
+from orchestrator.faultpoints import reach
 from orchestrator.settings import Settings
 
 SWITCH_S = 0.0005  # the writer must not keep the event loop waiting for Python's default of 5 ms
@@ -27,6 +28,7 @@ def run(settings: Settings) -> None:
     master = Master(settings)
     token = admin_token(master)
     app = build(master)
+    reach("start.before_serve")
     print(f"Elastic Orchestrator at {settings.url}  (API token in {token})", flush=True)
     uvicorn.run(
         app,
@@ -47,6 +49,7 @@ def admin_token(master: Master) -> Path:
     path = master.settings.data_dir / ADMIN_TOKEN
     if not path.exists():
         text = master.writer.write(lambda tx: make_token(tx, "admin"))
+        reach("start.before_token")
         fresh = path.with_suffix(".new")
         fresh.touch(mode=0o600)
         fresh.write_text(text)

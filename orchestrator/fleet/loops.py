@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import structlog
 
+from orchestrator.faultpoints import reach
+
 log = structlog.get_logger(__name__)
 
 Step = Callable[[], float | None]
@@ -42,7 +44,9 @@ class Loop:
         while not self._ending.is_set():
             self._woken.clear()
             try:
+                reach(f"loop.{self._name}.before")
                 next_s = self._step()
+                reach(f"loop.{self._name}.after")
             except Exception:
                 log.exception("a step failed; it is repeated", step=self._name)
                 next_s = None

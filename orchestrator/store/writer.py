@@ -23,6 +23,7 @@ from sqlalchemy import Connection, Engine, func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.clock import Clock, utc_now
+from orchestrator.faultpoints import reach
 from orchestrator.model.tables import Event, table
 from orchestrator.store.prepared import Prepared
 
@@ -189,11 +190,14 @@ class Writer:
             else:
                 group[0].future.set_exception(error)
             return
+        reach("writer.after_commit")
         self._publish(tx)
+        reach("writer.before_answer")
         for piece, answer in zip(group, answers, strict=True):
             piece.future.set_result(answer)
 
     def _transact(self, group: list[_Piece[Any]]) -> tuple[list[Any], Tx]:
+        reach("writer.before_transaction")
         # One connection for good: SQLite keeps its pages of the file as long as nobody else writes.
         if self._connection is None:
             self._connection = self._engine.connect()
@@ -203,12 +207,16 @@ class Writer:
         try:
             with self._kept(), _committed(connection):
                 tx = Tx(connection, self._clock())
-                answers = [piece.work(tx) for piece in group]
+                answers = []
+                for piece in group:
+                    answers.append(piece.work(tx))
+                    reach("writer.after_piece")
                 ended = self._finish(tx) if tx.queued else None
                 if tx.events:
                     for row, id_ in zip(tx.events, _event_ids(connection, len(tx.events)), strict=True):
                         row["id"] = id_
                     _insert_event.many(connection, tx.events)
+                reach("writer.before_commit")
             committed = True
         finally:
             if ended is not None:
