@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -28,6 +29,7 @@ from orchestrator.clock import Clock
 from orchestrator.faultpoints import reach
 from orchestrator.fleet import signals
 from orchestrator.fleet.enrolment import Enrol, Refused, enrol
+from orchestrator.store.trouble import Full, trouble_of
 from orchestrator.store.writer import Tx, Writer
 
 log = structlog.get_logger(__name__)
@@ -37,6 +39,7 @@ LARGEST_BODY = 4 << 20
 NO_MORE = 1 << 61  # an offset beyond every log: the agent sends nothing more of this one
 PRINTABLE = r"^[ -~]*$"
 M = TypeVar("M", bound=BaseModel)
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 class BootMessage(BaseModel):
@@ -82,10 +85,10 @@ class AgentEndpoints:
 
     def routes(self) -> list[Route]:
         return [
-            Route("/agent/v1/boot", self.boot, methods=["POST"]),
-            Route("/agent/v1/agent.pyz", self.agent, methods=["GET"]),
-            Route("/agent/v1/enrol", self.enrol, methods=["POST"]),
-            Route("/agent/v1/sync", self.sync, methods=["POST"]),
+            Route("/agent/v1/boot", _told_of_trouble(self.boot), methods=["POST"]),
+            Route("/agent/v1/agent.pyz", _told_of_trouble(self.agent), methods=["GET"]),
+            Route("/agent/v1/enrol", _told_of_trouble(self.enrol), methods=["POST"]),
+            Route("/agent/v1/sync", _told_of_trouble(self.sync), methods=["POST"]),
         ]
 
     async def boot(self, request: Request) -> Response:
@@ -246,6 +249,20 @@ class AgentEndpoints:
     async def _session(self, request: Request) -> Session | None:
         credential = _credential(request)
         return self._sessions.known(credential) or await asyncio.to_thread(self._sessions.look_up, credential)
+
+
+def _told_of_trouble(handler: Handler) -> Handler:
+    """An agent hears of a database in trouble by an answer that makes it come again with all it has."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except Exception as error:
+            if (trouble := trouble_of(error)) is None:
+                raise
+            return _say(507 if isinstance(trouble, Full) else 503, {"error": str(trouble)})
+
+    return handle
 
 
 async def _read(request: Request, model: type[M]) -> M | Response:

@@ -31,6 +31,7 @@ from orchestrator.jobs.cancel import cancel
 from orchestrator.jobs.submit import submit
 from orchestrator.model.states import JobState
 from orchestrator.store import queries
+from orchestrator.store.trouble import trouble_of
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], responses=PROBLEMS)
 LARGEST_FILE = 16 << 20
@@ -62,6 +63,10 @@ async def submit_job(request: Request) -> Response:
         return await _submitted(request)
     except (Problem, spec.SpecError) as error:
         return answer_to(error)
+    except Exception as error:
+        if (trouble := trouble_of(error)) is None:
+            raise
+        return answer_to(trouble)
 
 
 async def _submitted(request: Request) -> Response:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 import structlog
 import uvicorn
@@ -57,6 +59,22 @@ def admin_token(master: Master) -> Path:
     return path
 
 
+class _Unfailing:
+    """A stream that drops what it cannot take: a full disk under the log must not end the thread that complains of it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
 def configure_logs() -> None:
     """Lines for people on a terminal, JSON otherwise; everything to standard error."""
     terminal = sys.stderr.isatty()
@@ -69,6 +87,6 @@ def configure_logs() -> None:
             structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(_Unfailing(sys.stderr)),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from orchestrator.faultpoints import reach
+from orchestrator.store.trouble import trouble_of
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +27,15 @@ class Loop:
         self._woken = threading.Event()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """False before `start`, and after a death that none of its steps can have caused."""
+        return self._thread.is_alive()
+
+    @property
+    def name(self) -> str:
+        return self._name
 
     def start(self) -> None:
         self._thread.start()
@@ -47,8 +57,11 @@ class Loop:
                 reach(f"loop.{self._name}.before")
                 next_s = self._step()
                 reach(f"loop.{self._name}.after")
-            except Exception:
-                log.exception("a step failed; it is repeated", step=self._name)
+            except Exception as error:
+                if (trouble := trouble_of(error)) is not None:
+                    log.warning("a step could not be done; it is repeated", step=self._name, why=str(trouble))
+                else:
+                    log.exception("a step failed; it is repeated", step=self._name)
                 next_s = None
             if self._pace_s:
                 self._ending.wait(self._pace_s)

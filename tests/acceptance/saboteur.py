@@ -84,7 +84,7 @@ class Stream:
         while not self._ending.is_set():
             name = f"job-{len(self.jobs)}"
             self.jobs[name] = director.submit(self._job(name), key=name)  # asked again until answered, by its key
-            until(lambda: self._open(director) < TOGETHER or self._ending.is_set())
+            until(lambda: self._open(director) < TOGETHER or self._ending.is_set(), 600)
 
     def _open(self, director: Director) -> int:
         newest = director.get("/jobs", limit=2 * TOGETHER)["items"]
@@ -97,6 +97,7 @@ class Stream:
             "client": "acme",
             "token": "sweep-$JOB_ID",
             "infrastructure": {"pool": "local", "count": 1},
+            "retry": {"infrastructure_attempts": 20},
             "run": f'echo {name} >> {marks}/begun; sleep 0.15; echo {name} >> {marks}/ended; echo "{name} is done"',
         }
 
