@@ -47,7 +47,9 @@ class Agent:
         results: list[dict[str, Any]] = [
             {"attempt": attempt, "outcome": "exited", "exit_code": 0} for attempt, ended in self._held.items() if ended
         ]
-        return SyncMessage.model_validate({"free": max(0, 2 - len(self._held)), "known": list(self._held), "results": results})
+        return SyncMessage.model_validate(
+            {"free": max(0, 2 - len(self._held)), "known": list(self._held), "results": results}
+        )
 
     def _deliver(self, message: SyncMessage) -> Answer:
         return self._store.write(lambda tx: exchange(tx, self._node_id, message))
