@@ -19,6 +19,7 @@ from orchestrator.model.tables import Attempt, Node, Task
 from providers.base import TAG_LAUNCH
 
 QUICK = "look_s = 1\norphan_grace_s = 2"
+pytestmark = pytest.mark.timeout(600)  # whole masters start and stop, which takes long on a busy host
 
 
 def orchestrator(folder: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -22,6 +22,7 @@ from wire import CutAt, Wire
 from orchestrator.demo.stage import Stage, plain_client, stage
 
 QUICK = "look_s = 1"
+pytestmark = pytest.mark.timeout(600)  # whole masters start and stop, which takes long on a busy host
 HEARTBEAT_S = 8
 
 
