@@ -5,7 +5,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test simulate simulate-mutants check format bench test-boot lock wheel clean
+.PHONY: help setup demo serve test simulate simulate-mutants check format bench test-boot test-restart kill-demo lock wheel \
+  clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +60,14 @@ bench: setup ## every benchmark, one JSON line each
 
 test-boot: setup ## a real Debian guest boots our user data with real cloud-init (root, in a container)
 	tests/boot/run
+
+test-restart: setup ## kill -9 at every fault point of the master and its agents, on both databases
+	$(BIN)/python -m pytest -n 2 -m restart
+
+TIMES ?= 200
+SEED  ?= 1
+kill-demo: setup ## the demo with its master killed TIMES times at random moments (SEED), then moto asked what is left
+	$(BIN)/python tests/acceptance/kill_demo.py --times $(TIMES) --seed $(SEED)
 
 lock: ## pin every dependency by hash (no host is named)
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --all-extras --group dev \

@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import Engine, func, select
 
 from orchestrator.agents.endpoints import AgentEndpoints
 from orchestrator.agents.logs import LogStore
 from orchestrator.agents.package import agent_package
 from orchestrator.agents.sessions import Sessions
 from orchestrator.agents.waiters import Waiters
-from orchestrator.clock import Clock, utc_now
+from orchestrator.clock import Clock, SteadyClock
 from orchestrator.clouds import Clouds
+from orchestrator.faultpoints import reach
 from orchestrator.fleet import deadlines, planner
 from orchestrator.fleet.bootstrap import BootstrapParams, render_command, render_user_data
 from orchestrator.fleet.launcher import Launcher
@@ -27,17 +28,18 @@ from orchestrator.fleet.secrets import enrolment_secret, load_key
 from orchestrator.fleet.watcher import Watcher
 from orchestrator.jobs.due import wake_due
 from orchestrator.model.states import LaunchState, NodeState
-from orchestrator.model.tables import Node, table
+from orchestrator.model.tables import Event, Node, table
 from orchestrator.settings import Settings
 from orchestrator.store.engine import lock_sqlite, open_engine
 from orchestrator.store.installation import installation_id
 from orchestrator.store.migrate import upgrade
 from orchestrator.store.stream import EventStream
+from orchestrator.store.trouble import trouble_of
 from orchestrator.store.writer import EventRow, Queued, Writer
 from providers.base import Misconfigured
 
 log = structlog.get_logger(__name__)
-nodes = table(Node)
+nodes, events = table(Node), table(Event)
 
 PLAN_PACE_S = 0.02
 WATCH_FAST_S = 1.0
@@ -47,13 +49,15 @@ CHANGING = (NodeState.LAUNCHING, NodeState.TERMINATING)
 class Master:
     """Everything one master process holds. `start` needs the running event loop; `close` undoes it."""
 
-    def __init__(self, settings: Settings, clock: Clock = utc_now) -> None:
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self.settings = settings
-        self.clock = clock
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self._lock: IO[str] | None = lock_sqlite(settings.database)
         self.engine = open_engine(settings.database)
+        reach("start.before_migrate")
         upgrade(self.engine)
+        reach("start.after_migrate")
+        clock = self.clock = clock or _clock(self.engine)
         self.writer = Writer(self.engine, clock)
         self.installation = self.writer.write(installation_id)
         self.key = load_key(settings.data_dir / "master.key")
@@ -105,6 +109,23 @@ class Master:
         for loop in self._loops:
             loop.start()
         log.info("master started", installation=self.installation, url=self.settings.url, database=self.engine.dialect.name)
+
+    def troubles(self) -> list[str]:
+        """Why the master cannot do its work now, in sentences; none when it can. Asks the database."""
+        found = [str(self.writer.trouble)] if self.writer.trouble is not None else []
+        try:
+            with self.engine.connect() as connection:
+                connection.execute(select(1))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the master is not ready
+            told = str(trouble_of(error) or f"the database does not answer: {error}")
+            found += [told] if told not in found else []
+        return found + self.defects()
+
+    def defects(self) -> list[str]:
+        """What only another start can mend."""
+        dead = [loop.name for loop in self._loops if not loop.alive]
+        dead += [] if self.writer.alive else ["writer"]
+        return [f"the {name} has died; start the master again" for name in dead]
 
     def close(self) -> None:
         for loop in self._loops:
@@ -195,7 +216,21 @@ class Master:
 
     def _deadlines_step(self) -> None:
         heard = self.sessions.flush()
-        self.writer.write(lambda tx: deadlines.keep(tx, heard, self._listening_since))
+        try:
+            self.writer.write(lambda tx: deadlines.keep(tx, heard, self._listening_since))
+        except Exception:
+            self.sessions.put_back(heard)  # or those who called while the database was away would seem silent after it
+            raise
+
+
+def _clock(engine: Engine) -> SteadyClock:
+    """The host's time, and not before the last event: clocks are put back while masters are down, too."""
+    clock = SteadyClock()
+    with engine.connect() as connection:
+        last = connection.execute(select(events.c.at).order_by(events.c.id.desc()).limit(1)).scalar()
+    if last is not None:
+        clock.not_before(last)
+    return clock
 
 
 def certificate_pin(settings: Settings) -> str:

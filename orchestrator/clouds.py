@@ -7,10 +7,11 @@ import inspect
 import threading
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ConfigDict, ValidationError, create_model
 
+from orchestrator import faultpoints
 from providers.base import Misconfigured, Provider, ProviderError
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class Clouds:
                     )
                 maker = _maker(name, settings.provider)
                 options = _checked(name, maker, settings.options)
-                self._providers[name] = maker(installation=self._installation, **options)
+                provider = maker(installation=self._installation, **options)
+                self._providers[name] = cast(Provider, faultpoints.Watched(provider)) if faultpoints.on() else provider
             return self._providers[name]
 
 

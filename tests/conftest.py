@@ -331,6 +331,21 @@ def store(request: pytest.FixtureRequest, clock: MovableClock) -> Iterator[Store
 
 
 @pytest.fixture
+def store_at(clock: MovableClock) -> Iterator[Callable[[str], Store]]:
+    """Opens a store on a database of its own, by its URL."""
+    opened: list[Store] = []
+
+    def open_at(url: str) -> Store:
+        opened.append(Store(open_engine(url), clock))
+        return opened[-1]
+
+    yield open_at
+    for one in opened:
+        one.close()
+        one.engine.dispose()
+
+
+@pytest.fixture
 def masters(postgresql_stage: Stage, clock: MovableClock) -> Iterator[list[Store]]:
     """Three masters on one PostgreSQL, each with an engine and a writer of its own."""
     opened = [Store(engine, clock) for engine in postgresql_stage.cleared()]

@@ -7,6 +7,7 @@ import random
 import time
 
 from calls import Failed
+from faultpoints import reach
 from machine import say, write_private
 
 VERSION = "0.1.0"
@@ -39,6 +40,7 @@ def enrol(master, machine, config):
         "agent_version": VERSION,
         "protocol": PROTOCOL,
     }
+    reach("agent.enrol.before")
     give_up = time.monotonic() + config["lease_s"]
     pause_s = 0.25
     while True:
@@ -47,8 +49,10 @@ def enrol(master, machine, config):
         except Failed as error:
             status, answer = 0, {"error": str(error)}
         if status == 200:
+            reach("agent.enrol.after")
             known = dict(answer, credential=request["credential"], instance_id=instance_id)
             write_private(identity, json.dumps(known))
+            reach("agent.identity.written")
             master.credential = request["credential"]
             return known
         if status in (400, 403, 422):

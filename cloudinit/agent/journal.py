@@ -10,6 +10,8 @@ written of it; what is held can then be brought to its end whatever the jobs do 
 import json
 import os
 
+from faultpoints import reach
+
 
 class Journal:
     """Written from front to back, zeros after that; made anew, with what is open, when most of it is past."""
@@ -26,27 +28,27 @@ class Journal:
         self._read()
         if not self._compact():  # a line that was cut short must not take the next one with it
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-            self._put(b"\n")
+            self._put("blank", b"\n")
 
     def accept(self, order):
         # type: (dict) -> None
         """Raises OSError where the disk has no room for it; then it is not held."""
         line = _line(["order", order])
         self._reserve(len(line) + self.ROOM * (len(self.orders) + 1))
-        self._put(line)
+        self._put("order", line)
         self.orders[order["attempt"]] = order
 
     def begin(self, attempt):
         # type: (int) -> None
         """Before its process is started: after a crash nobody can tell whether it was."""
-        self._put(_line(["begin", attempt]))
+        self._put("begin", _line(["begin", attempt]))
         self.begun.add(attempt)
 
     def end(self, result):
         # type: (dict) -> None
         """Goes up even where it cannot be written down any more: after a crash the attempt would be lost at worst."""
         try:
-            self._put(_line(["end", result]))
+            self._put("end", _line(["end", result]))
         except OSError:
             if result["attempt"] not in self.begun:  # after a crash it would be run
                 raise
@@ -61,7 +63,7 @@ class Journal:
         # type: (int) -> None
         if attempt in self.orders:
             try:
-                self._put(_line(["gone", attempt]))
+                self._put("gone", _line(["gone", attempt]))
             except OSError:  # after a crash its end would go up once more, and be passed over
                 pass
         self.orders.pop(attempt, None)
@@ -70,11 +72,13 @@ class Journal:
         if self._size > self._compact_at:
             self._compact()
 
-    def _put(self, line):
-        # type: (bytes) -> None
+    def _put(self, kind, line):
+        # type: (str, bytes) -> None
+        reach("agent.journal.%s.before" % kind)
         if os.pwrite(self._file, line, self._size) < len(line):
             raise OSError("the disk is full: the journal cannot be written")
         self._size += len(line)
+        reach("agent.journal.%s.after" % kind)
 
     def _reserve(self, more):
         # type: (int) -> None
@@ -100,7 +104,9 @@ class Journal:
                 os.unlink(fresh)
             self._compact_at = self._size + self.COMPACT_AT
             return False
+        reach("agent.compact.before")
         os.rename(fresh, self._path)
+        reach("agent.compact.after")
         if self._file >= 0:
             os.close(self._file)
         self._file = os.open(self._path, os.O_WRONLY)

@@ -6,6 +6,7 @@ import selectors
 import time
 
 from calls import Call, Failed
+from faultpoints import reach
 from machine import say
 
 
@@ -69,6 +70,7 @@ class Uplink:
         # type: (selectors.BaseSelector, dict) -> None
         if time.monotonic() < self._not_before:
             return
+        reach("agent.call.before")
         connection = self._rested() or self._master.connect()
         self._call = Call(connection, self._master.request("/agent/v1/sync", body), body["wait_s"] + self._answer_s)
         self._waits = body["wait_s"] > 0
@@ -89,6 +91,7 @@ class Uplink:
         if call.status == 200:
             self._failures, self._said = 0, ""
             self._heard = time.monotonic()
+            reach("agent.call.after")
             return call.answer()
         if call.status == 410:
             self.gone = True

@@ -7,6 +7,7 @@ import time
 
 import control
 from engine import Engine
+from faultpoints import reach
 from logtail import LogTail
 from machine import say
 from processes import CONTROL_NAME, kill_marked, reap, start
@@ -142,6 +143,7 @@ class Worker:
         order, _ = self._waiting.pop(attempt)
         self._journal.begin(attempt)
         self._tail(attempt)
+        reach("agent.spawn.before")
         try:
             self._folders.take(self._work(attempt))
             running = start(order, self._work(attempt), self._log(attempt), self._environment)
@@ -150,6 +152,7 @@ class Worker:
             self._engine.check()
         else:
             self._running[running.pid] = running
+            reach("agent.spawn.after")
 
     def _reap(self):
         # type: () -> None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -25,9 +26,11 @@ from orchestrator.agents.refusals import Refusals
 from orchestrator.agents.sessions import Session, Sessions
 from orchestrator.agents.waiters import Waiters
 from orchestrator.clock import Clock
+from orchestrator.faultpoints import reach
 from orchestrator.fleet import signals
 from orchestrator.fleet.bootstrap import enrol_script
 from orchestrator.fleet.enrolment import Enrol, Refused, enrol
+from orchestrator.store.trouble import Full, trouble_of
 from orchestrator.store.writer import Tx, Writer
 
 log = structlog.get_logger(__name__)
@@ -37,6 +40,7 @@ LARGEST_BODY = 4 << 20
 NO_MORE = 1 << 61  # an offset beyond every log: the agent sends nothing more of this one
 PRINTABLE = r"^[ -~]*$"
 M = TypeVar("M", bound=BaseModel)
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 class BootMessage(BaseModel):
@@ -82,11 +86,11 @@ class AgentEndpoints:
 
     def routes(self) -> list[Route]:
         return [
-            Route("/agent/v1/boot", self.boot, methods=["POST"]),
-            Route("/agent/v1/agent.pyz", self.agent, methods=["GET"]),
+            Route("/agent/v1/boot", _told_of_trouble(self.boot), methods=["POST"]),
+            Route("/agent/v1/agent.pyz", _told_of_trouble(self.agent), methods=["GET"]),
             Route("/agent/v1/enrol.sh", _enrol_script, methods=["GET"]),
-            Route("/agent/v1/enrol", self.enrol, methods=["POST"]),
-            Route("/agent/v1/sync", self.sync, methods=["POST"]),
+            Route("/agent/v1/enrol", _told_of_trouble(self.enrol), methods=["POST"]),
+            Route("/agent/v1/sync", _told_of_trouble(self.sync), methods=["POST"]),
         ]
 
     async def boot(self, request: Request) -> Response:
@@ -126,7 +130,9 @@ class AgentEndpoints:
             message.agent_version,
             _address(request),
         )
+        reach("enrol.before_write")
         answer = await self._writer.awrite(lambda tx: self._let_in(tx, asked))
+        reach("enrol.before_answer")
         if isinstance(answer, Refused):
             return _say(403 if answer.final else 425, {"error": answer.reason})
         return _say(200, {**asdict(answer), "log_limit": self._logs.limit})
@@ -142,10 +148,12 @@ class AgentEndpoints:
         if message.health is not None or message.reclaim_at is not None:
             await self._hear(session, message)
         offsets = await self._store_logs(session, message.logs)
+        reach("sync.before_write")
         answer = await self._exchange(session, message)
         if answer.gone:
             self._sessions.forget(_credential(request))
             return _say(410, {"error": "this node has ended"})
+        reach("sync.before_answer")
         session.attempts.update(order["attempt"] for order in answer.orders)
         session.attempts.difference_update(answer.acknowledged)
         return _say(
@@ -188,6 +196,7 @@ class AgentEndpoints:
                 left_s = deadline - loop.time()
                 if not waits or answer.is_news(message) or left_s <= 0:
                     return answer
+                reach("sync.before_wait")
                 self.handover.offer(waiter, message)
                 outcome = await waiter.wait(left_s)
                 if not isinstance(outcome, bool):
@@ -214,7 +223,9 @@ class AgentEndpoints:
             except binascii.Error:
                 await self._refuse(session, "unreadable", f"log of attempt {chunk.attempt} refused: not base64")
                 continue
+            reach("log.before_append")
             offsets[chunk.attempt] = self._logs.append(chunk.attempt, chunk.offset, data)
+            reach("log.after_append")
             if chunk.offset + len(data) > self._logs.limit:
                 offsets[chunk.attempt] = NO_MORE
                 await self._say_cut(session, chunk.attempt)
@@ -244,6 +255,20 @@ class AgentEndpoints:
 
 async def _enrol_script(_: Request) -> Response:
     return Response(enrol_script(), media_type="text/x-shellscript")
+
+
+def _told_of_trouble(handler: Handler) -> Handler:
+    """An agent hears of a database in trouble by an answer that makes it come again with all it has."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except Exception as error:
+            if (trouble := trouble_of(error)) is None:
+                raise
+            return _say(507 if isinstance(trouble, Full) else 503, {"error": str(trouble)})
+
+    return handle
 
 
 async def _read(request: Request, model: type[M]) -> M | Response:

@@ -6,6 +6,7 @@ All of it can be lost: credentials and attempts are looked up again, and a heart
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -76,3 +77,8 @@ class Sessions:
         with self._lock:
             heard, self._heard = self._heard, {}
         return heard
+
+    def put_back(self, heard: Mapping[int, datetime]) -> None:
+        """Heartbeats that could not be written down, for the next flush; newer ones count."""
+        with self._lock:
+            self._heard = {**heard, **self._heard}

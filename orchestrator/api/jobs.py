@@ -24,12 +24,14 @@ from orchestrator.api.shapes import (
     TaskOut,
 )
 from orchestrator.app import Master
+from orchestrator.faultpoints import reach
 from orchestrator.fleet.explain import explain_job
 from orchestrator.jobs import spec
 from orchestrator.jobs.cancel import cancel
 from orchestrator.jobs.submit import submit
 from orchestrator.model.states import JobState
 from orchestrator.store import queries
+from orchestrator.store.trouble import trouble_of
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], responses=PROBLEMS)
 LARGEST_FILE = 16 << 20
@@ -61,6 +63,10 @@ async def submit_job(request: Request) -> Response:
         return await _submitted(request)
     except (Problem, spec.SpecError) as error:
         return answer_to(error)
+    except Exception as error:
+        if (trouble := trouble_of(error)) is None:
+            raise
+        return answer_to(trouble)
 
 
 async def _submitted(request: Request) -> Response:
@@ -70,7 +76,9 @@ async def _submitted(request: Request) -> Response:
     if key is not None and len(key) > LONGEST_KEY:
         raise Problem(422, "The request is not valid", f"Idempotency-Key may have {LONGEST_KEY} characters; shorten it")
     job = spec.parse(await _document(request))
+    reach("submit.before_write")
     done = await master.writer.awrite(lambda tx: submit(tx, job, actor=actor, idempotency_key=key))
+    reach("submit.before_answer")
     body = orjson.dumps({"id": done.job_id, "repeated": done.repeated})
     return Response(body, 200 if done.repeated else 201, media_type="application/json")
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
+
+import psycopg
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from orchestrator.jobs.spec import SpecError
+from orchestrator.store.trouble import CommitUnknown, Full, StoreTrouble, trouble_of
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +68,15 @@ def install(app: FastAPI) -> None:
         body = ProblemDetails(title=str(error.detail), status=error.status_code, detail=str(error.detail))
         return answer(body, dict(error.headers or {}))
 
+    @app.exception_handler(StoreTrouble)
+    @app.exception_handler(SQLAlchemyError)
+    @app.exception_handler(sqlite3.Error)
+    @app.exception_handler(psycopg.Error)
+    @app.exception_handler(OSError)
+    async def _store(request: Request, error: Exception) -> JSONResponse:
+        trouble = trouble_of(error)
+        return answer_to(trouble) if trouble is not None else await _unexpected(request, error)
+
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
         log.error("a request failed", path=request.url.path, exc_info=error)
@@ -70,13 +84,22 @@ def install(app: FastAPI) -> None:
         return answer(ProblemDetails(title="Internal error", status=500, detail=detail))
 
 
-def answer_to(error: Problem | SpecError) -> JSONResponse:
-    """What the caller hears of a refusal."""
+def answer_to(error: Problem | SpecError | StoreTrouble) -> JSONResponse:
+    """What the caller hears of a refusal, or of a database that is in trouble."""
+    if isinstance(error, StoreTrouble):
+        title = "Outcome unknown" if isinstance(error, CommitUnknown) else "The database is in trouble"
+        body = ProblemDetails(title=title, status=status_of(error), detail=str(error))
+        return answer(body, {"Retry-After": str(error.retry_after_s)})
     if isinstance(error, Problem):
         headers = {"WWW-Authenticate": "Bearer"} if error.body.status == 401 else None
         return answer(error.body, headers)
     errors = [FieldProblem(path=path, message=message) for path, message in error.problems]
     return answer(ProblemDetails(title="The job file is refused", status=422, detail=str(error), errors=errors))
+
+
+def status_of(trouble: StoreTrouble) -> int:
+    """507: there is no space left; 503: it does not answer now."""
+    return 507 if isinstance(trouble, Full) else 503
 
 
 def answer(body: ProblemDetails, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -6,7 +6,6 @@ from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from sqlalchemy import text
 
 from orchestrator import __version__
 from orchestrator.api.auth import Caller
@@ -18,20 +17,19 @@ from orchestrator.fleet.audit import audit
 router = APIRouter(tags=["system"])
 
 
-@router.get("/healthz")
-async def healthz() -> dict[str, str]:
-    """The process answers."""
-    return {"status": "ok", "version": __version__}
+@router.get("/healthz", responses={503: {"description": "only another start can mend it"}})
+async def healthz(master: MasterDep) -> JSONResponse:
+    """The process lives, with all its parts. Where it does not, start it again; a database that is away is no cause."""
+    defects = master.defects()
+    status = {"status": "not healthy", "reason": "; ".join(defects)} if defects else {"status": "ok"}
+    return JSONResponse({**status, "version": __version__}, 503 if defects else 200)
 
 
-@router.get("/readyz", responses={503: {"description": "the database does not answer"}})
+@router.get("/readyz", responses={503: {"description": "why it cannot do its work now"}})
 def readyz(master: MasterDep) -> JSONResponse:
-    """The master can do its work: its database answers."""
-    try:
-        with master.engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the master is not ready
-        return JSONResponse({"status": "not ready", "reason": f"the database does not answer: {error}"}, 503)
+    """The master can do its work: its database answers and takes what is written, its parts live."""
+    if troubles := master.troubles():
+        return JSONResponse({"status": "not ready", "reason": "; ".join(troubles)}, 503, {"Retry-After": "5"})
     return JSONResponse({"status": "ready", "installation": master.installation})
 
 

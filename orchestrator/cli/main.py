@@ -11,9 +11,10 @@ from orchestrator.cli import jobs, nodes, pools
 from orchestrator.cli.audit import audit
 from orchestrator.cli.demo import demo
 from orchestrator.cli.events import events
-from orchestrator.cli.session import ConfigFile, command, load_settings, with_complaints
+from orchestrator.cli.session import ConfigFile, command, load_settings
 from orchestrator.cli.simulate import simulate
 from orchestrator.cli.submit import submit
+from orchestrator.cli.upkeep import backup, migrate, on_the_database, restore
 
 STATUS = (
     "Exit status: 0 done, 1 the job failed or the audit found trouble, 2 refused or used wrongly, "
@@ -31,16 +32,13 @@ def _root() -> None:
 
 
 @app.command()
+@on_the_database
 def serve(config: ConfigFile = None) -> None:
     """Run the master."""
+    settings = load_settings(config)
+    from orchestrator.cli import serve as server
 
-    def work() -> None:
-        settings = load_settings(config)
-        from orchestrator.cli import serve as server
-
-        server.run(settings)
-
-    with_complaints(work)
+    server.run(settings)
 
 
 app.command("demo")(demo)
@@ -50,6 +48,9 @@ app.add_typer(jobs.app, name="job")
 app.add_typer(pools.app, name="pool")
 app.add_typer(nodes.app, name="node")
 command(app, "audit")(audit)
+app.command("backup")(backup)
+app.command("restore")(restore)
+app.command("migrate")(migrate)
 command(app, "events")(events)
 
 

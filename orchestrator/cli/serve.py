@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 import structlog
 import uvicorn
@@ -13,6 +15,7 @@ import uvicorn
 from orchestrator.api.auth import make_token
 from orchestrator.api.http import build
 from orchestrator.app import Master
+from orchestrator.faultpoints import reach
 from orchestrator.settings import Settings
 
 SWITCH_S = 0.0005  # the writer must not keep the event loop waiting for Python's default of 5 ms
@@ -27,6 +30,7 @@ def run(settings: Settings) -> None:
     master = Master(settings)
     token = admin_token(master)
     app = build(master)
+    reach("start.before_serve")
     print(f"Elastic Orchestrator at {settings.url}  (API token in {token})", flush=True)
     uvicorn.run(
         app,
@@ -47,11 +51,28 @@ def admin_token(master: Master) -> Path:
     path = master.settings.data_dir / ADMIN_TOKEN
     if not path.exists():
         text = master.writer.write(lambda tx: make_token(tx, "admin"))
+        reach("start.before_token")
         fresh = path.with_suffix(".new")
         fresh.touch(mode=0o600)
         fresh.write_text(text)
         fresh.replace(path)
     return path
+
+
+class _Unfailing:
+    """A stream that drops what it cannot take: a full disk under the log must not end the thread that complains of it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def configure_logs() -> None:
@@ -66,6 +87,6 @@ def configure_logs() -> None:
             structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(_Unfailing(sys.stderr)),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )

@@ -109,7 +109,7 @@ def _main_job(here: Stage, out: IO[str]) -> tuple[Summary, list[str]]:
         problems += [f"node {node['id']} is still {node['state']}" for node in nodes if node["state"] != "terminated"]
         if not (audit := api.get("/audit").json())["agrees"]:
             problems.append(f"the audit does not agree: {audit['findings']}")
-    problems += _check_reports(results)
+    problems += check_reports(results)
     left = here.machines_left()
     problems += [f"{left} machine(s) are left in the cloud"] if left else []
     time.sleep(0.3)  # let the last lines be shown
@@ -127,6 +127,14 @@ def _main_job(here: Stage, out: IO[str]) -> tuple[Summary, list[str]]:
 
 
 def submit_all(here: Stage, results: Path) -> list[int]:
+    """The demo's jobs, and the pool they are for where there is none yet."""
+    with here.api() as api:
+        if api.get("/pools/local").status_code == 404:
+            api.post("/pools", json=POOL).raise_for_status()
+        return [int(api.post("/jobs", json=job).raise_for_status().json()["id"]) for job in main_jobs(results)]
+
+
+def main_jobs(results: Path) -> list[dict[str, Any]]:
     """The examples, for two clients: three jobs that want five machines of a pool that may have four."""
     examples = examples_dir()
     report = read_yaml((examples / "trace-report.yaml").read_text())
@@ -137,11 +145,7 @@ def submit_all(here: Stage, results: Path) -> list[int]:
         paths = {"TRACE": examples / "data" / trace, "OUT": results / client, "JOBS": examples / "jobs"}
         params = {name: str(path) for name, path in paths.items()}
         jobs.append({**report, "client": client, "token": f"{client}-$JOB_ID", "params": params})
-    jobs.append(hello)
-    with here.api() as api:
-        if api.get("/pools/local").status_code == 404:
-            api.post("/pools", json=POOL).raise_for_status()
-        return [int(api.post("/jobs", json=job).raise_for_status().json()["id"]) for job in jobs]
+    return [*jobs, hello]
 
 
 def examples_dir() -> Path:
@@ -180,7 +184,8 @@ def _all_gone(api: httpx.Client) -> list[dict[str, Any]]:
         time.sleep(0.1)
 
 
-def _check_reports(results: Path) -> list[str]:
+def check_reports(results: Path) -> list[str]:
+    """A sentence for each of the demo's reports that is missing, and for each figure in them that is wrong."""
     problems = []
     for client, trace in TRACES.items():
         path = results / client / "report.json"

@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 import structlog
 
+from orchestrator.faultpoints import reach
+from orchestrator.store.trouble import trouble_of
+
 log = structlog.get_logger(__name__)
 
 Step = Callable[[], float | None]
@@ -25,6 +28,15 @@ class Loop:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
+    @property
+    def alive(self) -> bool:
+        """False before `start`, and after a death that none of its steps can have caused."""
+        return self._thread.is_alive()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
     def start(self) -> None:
         self._thread.start()
 
@@ -42,9 +54,14 @@ class Loop:
         while not self._ending.is_set():
             self._woken.clear()
             try:
+                reach(f"loop.{self._name}.before")
                 next_s = self._step()
-            except Exception:
-                log.exception("a step failed; it is repeated", step=self._name)
+                reach(f"loop.{self._name}.after")
+            except Exception as error:
+                if (trouble := trouble_of(error)) is not None:
+                    log.warning("a step could not be done; it is repeated", step=self._name, why=str(trouble))
+                else:
+                    log.exception("a step failed; it is repeated", step=self._name)
                 next_s = None
             if self._pace_s:
                 self._ending.wait(self._pace_s)

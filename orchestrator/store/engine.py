@@ -25,7 +25,11 @@ def open_engine(url: str) -> Engine:
     if parsed.get_backend_name() != "sqlite":
         return create_engine(
             parsed.set(drivername="postgresql+psycopg"),
-            connect_args={"options": "-c timezone=UTC"},  # times come back in the session's zone: let it be ours
+            connect_args={
+                "options": "-c timezone=UTC",  # times come back in the session's zone: let it be ours
+                "connect_timeout": 5,  # seconds, and milliseconds: a server that is gone without a word is noticed
+                "tcp_user_timeout": 15000,
+            },
             pool_pre_ping=True,
             json_serializer=_dumps,
         )
@@ -43,7 +47,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
-        "busy_timeout=10000",
+        "busy_timeout=5000",
         "cache_size=-16000",
     ):
         connection.execute(f"PRAGMA {pragma}")

@@ -1,7 +1,8 @@
 """The one writer: a thread that gives each piece of work its transaction, and what arrives together the same one.
 
 Group commit makes a durable answer cost a share of one commit. Work must be repeatable: when one piece of a group fails,
-the group is rolled back and each piece runs again alone, so that nobody pays for a stranger's mistake. Events are
+the group is rolled back and each piece runs again alone, so that nobody pays for a stranger's mistake. Where the database
+itself is in trouble all pieces are told so at once: one by one they would only wait for the same. Events are
 collected on the transaction, inserted with it, and handed to the listeners once it is committed; wake-ups hang on them.
 """
 
@@ -23,8 +24,10 @@ from sqlalchemy import Connection, Engine, func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.clock import Clock, utc_now
+from orchestrator.faultpoints import reach
 from orchestrator.model.tables import Event, table
 from orchestrator.store.prepared import Prepared
+from orchestrator.store.trouble import CommitUnknown, LineLost, StoreTrouble, trouble_of
 
 T = TypeVar("T")
 EventRow = dict[str, Any]
@@ -97,10 +100,6 @@ class Tx:
         )
 
 
-class CommitUnknown(Exception):
-    """Whether the work was committed is not known: it must not simply be repeated."""
-
-
 Finisher = Callable[[Tx], Callable[[bool], None] | None]
 """Adds to a transaction at its end; what it returns is called with whether it was committed."""
 
@@ -125,10 +124,16 @@ class Writer:
         self._finish: Finisher = lambda _: None
         self._connection: Connection | None = None
         self._closed = False
+        self.trouble: StoreTrouble | None = None
+        """Why nothing can be written now; None since the last commit."""
         self._closing = threading.Lock()
         self._thread = None if inline else threading.Thread(target=self._run, name="writer", daemon=True)
         if self._thread is not None:
             self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread is None or self._thread.is_alive()
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` with the events of every commit, on the writer's thread: it must not wait."""
@@ -184,24 +189,35 @@ class Writer:
     def _commit(self, group: list[_Piece[Any]], tries: int = 1) -> None:
         try:
             answers, tx = self._transact(group)
-        except CommitUnknown as error:
-            for piece in group:
-                piece.future.set_exception(error)
-            return
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to the one who asked
-            if len(group) > 1:
-                for piece in group:
-                    self._commit([piece])
-            elif tries < TRIES and _is_conflict(error):
-                self._commit(group, tries + 1)
-            else:
-                group[0].future.set_exception(error)
+            self._failed(group, error, tries)
             return
+        self.trouble = None
+        reach("writer.after_commit")
         self._publish(tx)
+        reach("writer.before_answer")
         for piece, answer in zip(group, answers, strict=True):
             piece.future.set_result(answer)
 
+    def _failed(self, group: list[_Piece[Any]], error: Exception, tries: int) -> None:
+        """Nothing of the group is done, or that is not known (CommitUnknown): repeat what may be, tell the others."""
+        trouble = trouble_of(error)
+        if isinstance(trouble, LineLost) and tries == 1:  # the server was restarted, perhaps: a new line may work
+            self._commit(group, tries + 1)
+        elif trouble is not None:
+            self.trouble = trouble
+            for piece in group:
+                piece.future.set_exception(trouble)
+        elif len(group) > 1:
+            for piece in group:
+                self._commit([piece])
+        elif tries < TRIES and _is_conflict(error):
+            self._commit(group, tries + 1)
+        else:
+            group[0].future.set_exception(error)
+
     def _transact(self, group: list[_Piece[Any]]) -> tuple[list[Any], Tx]:
+        reach("writer.before_transaction")
         # One connection for good: SQLite keeps its pages of the file as long as nobody else writes.
         if self._connection is None:
             self._connection = self._engine.connect()
@@ -211,12 +227,16 @@ class Writer:
         try:
             with self._kept(), _committed(connection):
                 tx = Tx(connection, self._clock())
-                answers = [piece.work(tx) for piece in group]
+                answers = []
+                for piece in group:
+                    answers.append(piece.work(tx))
+                    reach("writer.after_piece")
                 ended = self._finish(tx) if tx.queued else None
                 if tx.events:
                     for row, id_ in zip(tx.events, _event_ids(connection, len(tx.events)), strict=True):
                         row["id"] = id_
                     _insert_event.many(connection, tx.events)
+                reach("writer.before_commit")
             committed = True
         finally:
             if ended is not None:

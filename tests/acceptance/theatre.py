@@ -60,7 +60,7 @@ class Director:
         return self._ask(lambda: self._api.post(path, json=body, headers=headers)).json()
 
     def _ask(self, call: Callable[[], httpx.Response]) -> httpx.Response:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             try:
                 answer = call()

@@ -49,3 +49,10 @@ def test_every_command_is_documented_and_every_documented_one_is_there() -> None
         commands |= {f"{name} {each}" for each in inner} if inner else {name}
     told = re.findall(r"^\| `([a-z ]+)` \|", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE)
     assert set(told) == commands
+
+
+def test_every_test_that_the_documents_name_is_there() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", (ROOT / "docs" / "reliability.md").read_text())
+    assert named
+    for path, name in named:
+        assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), f"{path}::{name}"
