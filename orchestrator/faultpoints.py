@@ -19,7 +19,7 @@ from typing import Any
 VARIABLE = "ORCHESTRATOR_FAULTS"
 _folder = Path(os.environ[VARIABLE]) if VARIABLE in os.environ else None
 
-VERBS = ("launch", "instances", "terminate")
+VERBS = ("launch", "instances", "impaired", "console", "terminate")
 """What the master asks of a cloud while it works: each has a point before and one after its call."""
 LOOPS = ("planner", "launcher", "watcher", "reaper", "due", "deadlines")
 

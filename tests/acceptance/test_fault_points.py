@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from saboteur import Saboteur, Service, Stream
@@ -22,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(900)  # every strike waits for a master to start, which takes long on a busy host
 QUICK = "look_s = 1\norphan_grace_s = 5"
 AT_START = [point for point in faultpoints.POINTS if point.startswith("start.")]
-AT_WORK = [point for point in faultpoints.POINTS if point not in AT_START]
+AT_A_FAILED_BOOT = [point for point in faultpoints.POINTS if point.startswith("provider.console.")]
+AT_WORK = [point for point in faultpoints.POINTS if point not in (*AT_START, *AT_A_FAILED_BOOT)]
 AGENTS = list(faultpoints.AGENT_POINTS)
 WORST = [  # for every run of the tests; `make test-restart` strikes at all
     "submit.before_answer",
@@ -56,10 +58,12 @@ def marks(tmp_path: Path) -> Path:
     return tmp_path / "marks"
 
 
-def sweep(here: Stage, saboteur: Saboteur, marks: Path, points: list[str], action: str = "kill") -> tuple[Stream, int]:
+def sweep(
+    here: Stage, saboteur: Saboteur, marks: Path, points: list[str], action: str = "kill", **pool: Any
+) -> tuple[Stream, int]:
     """Strike at one point after the other while jobs flow; then all must be well. Returns the jobs and the deaths."""
     director = Director(here)
-    director.pool(max_nodes=4, boot_timeout_s=300)  # machines that find no master take their time
+    director.pool(**{"max_nodes": 4, "boot_timeout_s": 300, **pool})  # machines that find no master take their time
     with Service(here) as service:
         with Stream(here, marks) as stream:
             for point in points:
@@ -101,6 +105,17 @@ def test_the_master_killed_at_every_point(here: Stage, saboteur: Saboteur, marks
 
 @pytest.mark.restart
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_the_master_killed_while_it_reads_the_console_of_a_failed_boot(
+    here: Stage, saboteur: Saboteur, marks: Path
+) -> None:
+    here.cloud.faults({"no_boot": True, "times": 6})
+    stream, deaths = sweep(here, saboteur, marks, AT_A_FAILED_BOOT, boot_timeout_s=20, breaker_failures=100)
+    assert deaths == len(AT_A_FAILED_BOOT)
+    assert stream.executions() == dict.fromkeys(stream.jobs, 1)
+
+
+@pytest.mark.restart
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_an_agent_killed_at_every_point(here: Stage, saboteur: Saboteur, marks: Path) -> None:
     check_the_agents(here, saboteur, marks, AGENTS)
 
@@ -135,7 +150,7 @@ def test_every_point_in_the_code_is_listed_and_struck() -> None:
         f"agent.journal.{entry}.{when}" for entry in ("order", "begin", "end", "gone") for when in ("before", "after")
     }
     assert found == {*faultpoints.POINTS, *faultpoints.AGENT_POINTS}
-    assert found == {*AT_START, *AT_WORK, *AGENTS}, "each is struck by a test above"
+    assert found == {*AT_START, *AT_WORK, *AT_A_FAILED_BOOT, *AGENTS}, "each is struck by a test above"
     assert {*WORST, *WORST_OF_AGENTS} <= found
 
 
