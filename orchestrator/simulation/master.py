@@ -18,6 +18,8 @@ from sqlalchemy.exc import OperationalError
 from orchestrator.agents.exchange import Answer, LogChunk, SyncMessage, exchange
 from orchestrator.agents.logs import LogStore
 from orchestrator.agents.sessions import Session, Sessions
+from orchestrator.clock import SteadyClock
+from orchestrator.clouds import Clouds
 from orchestrator.fleet import deadlines, planner, signals
 from orchestrator.fleet.enrolment import Enrol, Refused, enrol
 from orchestrator.fleet.launcher import Launcher
@@ -26,6 +28,7 @@ from orchestrator.fleet.secrets import enrolment_secret
 from orchestrator.fleet.watcher import Watcher
 from orchestrator.jobs.due import wake_due
 from orchestrator.model.states import NodeState
+from orchestrator.settings import CloudSettings
 from orchestrator.simulation.cloud import VISIBILITY_S, SimulatedCloud, user_data
 from orchestrator.simulation.database import INSTALLATION, raw
 from orchestrator.simulation.line import Call
@@ -54,17 +57,12 @@ STEPS = {
 }
 
 
-class SimulatedClouds:
-    """The clouds by name, as `orchestrator.clouds.Clouds` gives them."""
+class SimulatedClouds(Clouds):
+    """The configured clouds, all of them made already."""
 
     def __init__(self, clouds: Mapping[str, SimulatedCloud]) -> None:
+        super().__init__({name: CloudSettings(provider="fake") for name in clouds}, INSTALLATION)
         self._providers = {name: FakeProvider(cloud, INSTALLATION) for name, cloud in clouds.items()}
-
-    def names(self) -> list[str]:
-        return sorted(self._providers)
-
-    def get(self, name: str) -> FakeProvider:
-        return self._providers[name]
 
 
 class MortalWriter(Writer):
@@ -139,16 +137,17 @@ class _Turns(Executor):
 class SimulatedMaster:
     """One life of a master. The next one is another object on the same base."""
 
-    def __init__(self, name: str, base: Base) -> None:
+    def __init__(self, name: str, base: Base, clock_offset_s: float) -> None:
         self._base = base
         self._world = world = base.world
         self.name = name
         self.process = Process(world, name)
-        self.clock_offset_s = 0.0
+        self.clock_offset_s = clock_offset_s  # of the host's clock
+        self.clock = SteadyClock(self._wall_s, lambda: world.now)
         self.writer = MortalWriter(base.engine, self.clock, name, base.faults, base)
         self.writer.listen(self._committed)
         self._sessions = Sessions(base.engine)
-        clouds: Any = SimulatedClouds(base.clouds)
+        clouds = SimulatedClouds(base.clouds)
         self._launcher = Launcher(
             self.writer, clouds, INSTALLATION, self._user_data, VISIBILITY_S, executor=_Turns(self.process)
         )
@@ -170,8 +169,8 @@ class SimulatedMaster:
         for step in STEPS:
             self.process.spawn(partial(self._repeat, step, getattr(self, f"_{step}_step")))
 
-    def clock(self) -> datetime:
-        return self._world.moment(self.clock_offset_s)
+    def _wall_s(self) -> float:
+        return self._world.moment(self.clock_offset_s).timestamp()
 
     def call(self, work: Callable[[Tx], object], done: Callable[[], None]) -> None:
         """A person's call of the API: `done` hears that it was done, unless the master dies first or cannot do it."""

@@ -29,6 +29,15 @@ from providers.fake import FakeProvider
 
 nodes, tasks = table(Node), table(Task)
 MOST_SEEDS = 60
+OFTEN = 0.3  # how often the faults that a guard is there for strike its mutant
+SMALL = {
+    "max_nodes": 2,
+    "slots": 1,
+    "boot_timeout_s": 240,
+    "heartbeat_timeout_s": 90,
+    "drain_timeout_s": 120,
+    "lease_s": 300,
+}
 
 
 class Switches:
@@ -106,8 +115,8 @@ def _judge_by_name(name: str) -> Verdict:
 
 
 def _knowing(drawn: plan.Plan, mutant: Mutant) -> plan.Plan:
-    every = plan.PER_CALL | plan.PER_HOUR
-    return replace(drawn, rates=drawn.rates | {kind: every[kind] for kind in mutant.knows}, **mutant.changes)
+    certain = {kind: max(most, OFTEN) for kind, most in plan.PER_CALL.items()} | plan.PER_HOUR
+    return replace(drawn, rates=drawn.rates | {kind: certain[kind] for kind in mutant.knows}, **mutant.changes)
 
 
 # ---- launching -------------------------------------------------------------------------------------------------------
@@ -294,9 +303,11 @@ def _results_sent_once(switches: Switches) -> None:
 MUTANTS = (
     Mutant("the idempotency token", _no_token, ("launch: reply lost", "shown late")),
     Mutant("look before asking again", _no_look, ("launch: reply lost",), {"forgetful": True, "masters": 1}),
-    Mutant("the cap of a pool", _no_cap),
+    Mutant("the cap of a pool", _no_cap, (), {"pool": SMALL}),
     Mutant("a held pool launches nothing", _no_hold, ("launch: misconfigured",)),
-    Mutant("the freeze at overshoot", _no_freeze, ("made twice", "cannot be ended for long")),
+    Mutant(
+        "the freeze at overshoot", _no_freeze, ("made twice", "cannot be ended for long"), {"pool": SMALL, "masters": 1}
+    ),
     Mutant("the grace of orphans", _watcher_with(orphan_grace_s=0.0), ("made twice",)),
     Mutant("not visible yet is not gone", _watcher_with(visibility_s=0.0), ("shown late",)),
     Mutant("other installations are not ours", _watcher_with(installation=_Anybody("eo-simulated"))),

@@ -146,8 +146,7 @@ class Run:
             return
         self.disturbed_at = self.world.now
         self.world.note(name, "starts")
-        master = SimulatedMaster(name, self.base)
-        master.clock_offset_s = self._offset_s
+        master = SimulatedMaster(name, self.base, self._offset_s)
         master.process.when_dead.append(lambda: self._master_died(name))
         self.network.masters = [other for other in self.network.masters if other.process.alive] + [master]
 
