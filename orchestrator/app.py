@@ -127,6 +127,11 @@ class Master:
         dead += [] if self.writer.alive else ["writer"]
         return [f"the {name} has died; start the master again" for name in dead]
 
+    def fix(self) -> None:
+        """Look at every cloud now, end what is nobody's, and ask again for every end that is due."""
+        self._watcher.fix()
+        self._reaper.step()
+
     def close(self) -> None:
         for loop in self._loops:
             loop.close()

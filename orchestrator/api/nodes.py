@@ -77,6 +77,27 @@ async def terminate(
     return NodeOut.of(row, master.clock())
 
 
+@router.post("/{node_id}/protect")
+async def protect(
+    master: MasterDep,
+    caller: Caller,
+    node_id: RowId,
+    off: Annotated[bool, Query(description="let policies release it again")] = False,
+    _: Annotated[Any, Body()] = None,
+) -> NodeOut:
+    """Protect a node: no policy releases it, an operator still may end it. With `off`, no longer."""
+
+    def work(tx: Any) -> dict[str, Any] | None:
+        if not leaving.protect(tx, node_id, not off, actor=caller):
+            return None
+        return queries.get_node(tx.connection, node_id)
+
+    row = await master.writer.awrite(work)
+    if row is None:
+        raise not_found("node", node_id)
+    return NodeOut.of(row, master.clock())
+
+
 def _get(master: Master, node_id: int) -> dict[str, Any]:
     with master.engine.connect() as connection:
         row = queries.get_node(connection, node_id)

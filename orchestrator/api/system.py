@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Body
 from fastapi.responses import JSONResponse
 
 from orchestrator import __version__
@@ -12,6 +12,7 @@ from orchestrator.api.auth import Caller
 from orchestrator.api.deps import MasterDep
 from orchestrator.api.problems import PROBLEMS
 from orchestrator.api.shapes import AuditOut
+from orchestrator.app import Master
 from orchestrator.fleet.audit import audit
 
 router = APIRouter(tags=["system"])
@@ -36,5 +37,18 @@ def readyz(master: MasterDep) -> JSONResponse:
 @router.get("/api/v1/audit", responses=PROBLEMS)
 def run_audit(master: MasterDep, _: Caller) -> AuditOut:
     """Ask every cloud now, and compare each machine of this installation with its row."""
+    return _audited(master)
+
+
+@router.post("/api/v1/audit/fix", responses=PROBLEMS)
+def fix(master: MasterDep, caller: Caller, _: Annotated[Any, Body()] = None) -> AuditOut:
+    """The master's own look at every cloud, at once: orphans are ended without their grace, rows whose machine is gone
+    end too. Then the audit as it is after that."""
+    master.writer.write(lambda tx: tx.tell("cloud", 0, "an audit that mends was asked for", actor=caller))
+    master.fix()
+    return _audited(master)
+
+
+def _audited(master: Master) -> AuditOut:
     document: dict[str, Any] = audit(master.engine, master.clouds, master.installation).document()
     return AuditOut(**document)

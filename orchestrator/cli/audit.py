@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from orchestrator.cli.render import table
@@ -10,9 +12,12 @@ from orchestrator.cli.session import Session, say
 COLUMNS = ("cloud", "machine", "the cloud says", "node", "we say", "trouble")
 
 
-def audit(session: Session) -> None:
+def audit(
+    session: Session,
+    fix: Annotated[bool, typer.Option("--fix", help="first end what is nobody's, and rows whose machine is gone")] = False,
+) -> None:
     """Ask every cloud now, and compare each machine with its row. Exit status: 0 where both agree, 1 where not."""
-    found = session.api.get("audit")
+    found = session.api.post("audit/fix") if fix else session.api.get("audit")
 
     def text() -> None:
         rows = [

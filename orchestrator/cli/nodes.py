@@ -107,6 +107,17 @@ def terminate(
     session.show(found, lambda: print(f"node {node} is {found['state']}"))
 
 
+@command(app, "protect")
+def protect(
+    session: Session,
+    node: NodeId,
+    off: Annotated[bool, typer.Option("--off", help="let policies release it again")] = False,
+) -> None:
+    """Let no policy release it; `node terminate` still ends it."""
+    found = session.api.post(f"nodes/{node}/protect", off=off)
+    session.show(found, lambda: print(f"node {node} is {'protected' if found['protected'] else 'not protected any more'}"))
+
+
 def _signal(signal: dict[str, Any]) -> str:
     age = "" if signal["age_s"] is None else f", {signal['age_s']:.0f} s ago"
     return f"{signal['told']}{age}; {signal['strikes']} of {signal['most']} strikes"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, exists, select
+from sqlalchemy import Row, exists, select, update
 
 from orchestrator.agents.results import lose_attempts
 from orchestrator.fleet import holds
@@ -56,6 +56,17 @@ def at_once(tx: Tx, node_id: int, end_reason: str, detail: str, *, actor: str = 
     if node.enrolled_at is None:
         holds.failed(tx, node.launch_id, end_reason, detail)
     lose_attempts(tx, node_id, f"node {node_id} ended ({end_reason}: {detail})")
+
+
+def protect(tx: Tx, node_id: int, protected: bool, *, actor: str) -> bool:
+    """Let no policy release the node, or let them again. False where there is no such node."""
+    changed = update(nodes).where(nodes.c.id == node_id).values(protected=protected).returning(nodes.c.pool_id)
+    pool_id = tx.connection.execute(changed).scalar()
+    if pool_id is None:
+        return False
+    told = "protected: no policy releases it" if protected else "not protected any more"
+    tx.tell("node", node_id, told, actor=actor, node_id=node_id, pool_id=pool_id)
+    return True
 
 
 def ended(tx: Tx, node_id: int, detail: str) -> None:

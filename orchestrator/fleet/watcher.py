@@ -5,6 +5,7 @@ One paged listing a cloud and look. Only a successful listing ends a node's row,
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,8 +65,19 @@ class Watcher:
         self._unreachable: dict[str, str] = {}
         self._shown: dict[str, Counter[str | None]] = {}
         self._checked: dict[str, datetime] = {}
+        self._looking = threading.Lock()
 
     def step(self) -> None:
+        """Look at every cloud once."""
+        with self._looking:
+            self._look_everywhere(self._grace)
+
+    def fix(self) -> None:
+        """The same look by hand: an operator who asks for it need not wait for the grace of orphans."""
+        with self._looking:
+            self._look_everywhere(timedelta())
+
+    def _look_everywhere(self, grace: timedelta) -> None:
         for cloud in self._clouds.renting():
             try:
                 began_at = self._clock()
@@ -79,7 +91,7 @@ class Watcher:
                 continue
             self._note(cloud, None)
             impaired = self._impaired(cloud)
-            orphans = self._writer.write(lambda tx, look=look, bad=impaired: self._compare(tx, look, bad))  # type: ignore[misc]
+            orphans = self._writer.write(lambda tx, look=look, bad=impaired: self._compare(tx, look, bad, grace))  # type: ignore[misc]
             self._end_orphans(cloud, orphans)
 
     def _note(self, cloud: str, trouble: str | None) -> None:
@@ -107,7 +119,7 @@ class Watcher:
         self._checked[cloud] = now
         return found
 
-    def _compare(self, tx: Tx, look: Look, impaired: Mapping[str, str] | None) -> list[Instance]:
+    def _compare(self, tx: Tx, look: Look, impaired: Mapping[str, str] | None, grace: timedelta) -> list[Instance]:
         by_id = {instance.id: instance for instance in look.instances}
         rows = live_nodes(tx, look.cloud)
         for node in rows:
@@ -123,7 +135,7 @@ class Watcher:
             i.tags.get(TAG_POOL) for i in look.instances if i.state.exists and i.state != InstanceState.ENDING
         )
         _freeze_overshoot(tx, sum(self._shown.values(), Counter()))
-        return self._due_orphans(tx, look, {node.instance_id for node in rows})
+        return self._due_orphans(tx, look, {node.instance_id for node in rows}, grace)
 
     def _judge(self, tx: Tx, node: Row[Any], machine: Instance | None) -> None:
         """One node whose machine was visible, was visible once, or should be by now."""
@@ -138,7 +150,7 @@ class Watcher:
             told = f"the cloud says {machine.state} of {machine.id}" + (f": {machine.fault}" if machine.fault else "")
             leaving.at_once(tx, node.id, machine.cause or "vanished", told)
 
-    def _due_orphans(self, tx: Tx, look: Look, known: set[str]) -> list[Instance]:
+    def _due_orphans(self, tx: Tx, look: Look, known: set[str], grace: timedelta) -> list[Instance]:
         """Machines of ours without a live row, seen again after the grace period (law 4)."""
         in_flight = {f"{self._installation}-{id_}" for id_ in open_launches(tx)}
         orphans = [
@@ -159,8 +171,12 @@ class Watcher:
             first = self._orphans.setdefault(f"{look.cloud}/{orphan.id}", tx.now)
             if first == tx.now:
                 tx.tell("cloud", 0, f"machine {orphan.id} in {look.cloud} is ours but has no live node: orphan, watched")
-            if tx.now - first >= self._grace:
-                tx.tell("cloud", 0, f"orphan {orphan.id} in {look.cloud} is ended after {self._grace.seconds} s of grace")
+            if tx.now - first >= grace:
+                tx.tell(
+                    "cloud",
+                    0,
+                    f"orphan {orphan.id} in {look.cloud} is ended, {grace.total_seconds():.0f} s of grace are over",
+                )
                 due.append(orphan)
         return due
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 from toycloud import ToyCloud
 
-from orchestrator.fleet import signals
+from orchestrator.fleet import leaving, signals
 from orchestrator.fleet.explain import explain_node
 from orchestrator.fleet.health import silent_strikes
 from orchestrator.model.tables import Attempt, Node, Pool, Task
-from providers.base import InstanceState
+from providers.base import TAG_INSTALLATION, InstanceState
 
 if TYPE_CHECKING:
     from conftest import Store
@@ -135,3 +135,29 @@ def test_a_console_that_cannot_be_read_keeps_no_machine(fleet: Fleet, store: Sto
     row = store.one(Node, 1)
     assert row.console is None
     assert cloud.ended == ["i-0000"]
+
+
+def test_a_protected_node_is_released_by_nobody_but_an_operator(fleet: Fleet, store: Store, ready: int) -> None:
+    store.write(lambda tx: leaving.protect(tx, ready, True, actor="anna"))
+    store.report(ready, 1)
+    for _ in range(3):
+        fleet.round(30)
+    assert store.one(Node, ready).state == "ready"
+    assert "It is protected" in why(store, ready)
+    store.write(lambda tx: leaving.protect(tx, ready, False, actor="anna"))
+    fleet.round(1)
+    assert store.one(Node, ready).end_reason == "job_done"
+    assert not store.write(lambda tx: leaving.protect(tx, 99, True, actor="anna"))
+
+
+def test_an_audit_that_mends_ends_orphans_without_their_grace_and_no_strangers(
+    fleet: Fleet, store: Store, cloud: ToyCloud, pool: int
+) -> None:
+    orphan = cloud.stranger(**{TAG_INSTALLATION: fleet.installation})
+    stranger = cloud.stranger(**{TAG_INSTALLATION: "somebody-else"})
+    cloud.shows_strangers = True
+    fleet.watch()
+    assert cloud.ended == []
+    fleet.watcher.fix()
+    assert cloud.ended == [orphan]
+    assert stranger in cloud.alive()
