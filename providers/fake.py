@@ -45,6 +45,8 @@ class FakeCloud:
         self.lag_s = 0.0
         self.slow_to_end = False
         self.shows_strangers = False
+        self.impaired: dict[str, str] = {}
+        self.consoles: dict[str, str] = {}
 
     def fails(self, verb: str, *errors: BaseException) -> None:
         """The next calls of this verb do nothing and raise."""
@@ -148,7 +150,8 @@ class FakeProvider:
         return []
 
     def impaired(self) -> Mapping[str, str]:
-        return {}
+        self._cloud.calls["impaired"] += 1
+        return dict(self._cloud.impaired)
 
     def launch(self, request: LaunchRequest) -> list[Instance]:
         return self._cloud.launch(request)
@@ -160,7 +163,7 @@ class FakeProvider:
         self._cloud.terminate(ids)
 
     def console(self, instance_id: str) -> str:
-        return ""
+        return self._cloud.consoles.get(instance_id, "")
 
     def catalogue(self, kind: str) -> list[CatalogueItem]:
         return []

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from toycloud import MasterDied, ToyCloud
 
 from orchestrator.fleet import deadlines, planner
 from orchestrator.fleet.enrolment import Enrol, Enrolled, Refused, enrol
@@ -17,8 +16,10 @@ from orchestrator.fleet.reaper import Reaper
 from orchestrator.fleet.secrets import enrolment_secret
 from orchestrator.fleet.watcher import Watcher
 from orchestrator.model.tables import Node
+from orchestrator.simulation.world import Died
 from orchestrator.store.installation import installation_id
 from providers.base import Provider
+from providers.fake import FakeCloud
 from providers.static import StaticProvider
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class InlineThreads:
         return
 
 
-class ToyClouds:
+class FakeClouds:
     """The clouds by name, as `orchestrator.clouds.Clouds` gives them."""
 
     def __init__(self, providers: Mapping[str, Provider]) -> None:
@@ -61,12 +62,12 @@ class ToyClouds:
 class Fleet:
     """One master's fleet on a store and a toy cloud. `restart` is a new process on the same database."""
 
-    def __init__(self, store: Store, cloud: ToyCloud) -> None:
+    def __init__(self, store: Store, cloud: FakeCloud) -> None:
         self.store = store
         self.cloud = cloud
         self.installation = store.write(installation_id)
         own = StaticProvider(installation=self.installation)
-        self.clouds = ToyClouds({"toy": cloud.provider(self.installation), "own": own})
+        self.clouds = FakeClouds({"toy": cloud.provider(self.installation), "own": own})
         self.restart()
 
     def restart(self) -> None:
@@ -102,7 +103,7 @@ class Fleet:
         """One step of the launcher; a master that dies in it is started anew."""
         try:
             return self.launcher.step()
-        except MasterDied:
+        except Died:
             self.restart()
             return None
 
@@ -156,12 +157,12 @@ class Fleet:
 
 
 @pytest.fixture
-def cloud(store: Store) -> ToyCloud:
-    return ToyCloud(store.clock)
+def cloud(store: Store) -> FakeCloud:
+    return FakeCloud(store.clock)
 
 
 @pytest.fixture
-def fleet(store: Store, cloud: ToyCloud) -> Fleet:
+def fleet(store: Store, cloud: FakeCloud) -> Fleet:
     return Fleet(store, cloud)
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from toycloud import ToyCloud
 
 from orchestrator.fleet.enrolment import Enrolled, Refused
 from orchestrator.fleet.secrets import enrolment_secret, launch_of, load_key, sha256
 from orchestrator.model.tables import Event, Node
 from providers.base import RateLimited
+from providers.fake import FakeCloud
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +83,7 @@ def test_an_unknown_machine(fleet: Fleet, store: Store, node: int) -> None:
     assert "'i-forged' is not of launch 1" in store.reasons(subject="launch")[-1]
 
 
-def test_before_the_clouds_reply_was_recorded(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_before_the_clouds_reply_was_recorded(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     """The machine was faster: it is told to ask again, not to power off."""
     ask(1)
     cloud.loses_reply("launch")
@@ -112,7 +112,7 @@ def test_after_the_boot_deadline(fleet: Fleet, store: Store, node: int) -> None:
     assert (row.state, row.end_reason) == ("terminating", "boot_timeout")
 
 
-def test_a_late_launch_has_its_whole_time_to_boot(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_a_late_launch_has_its_whole_time_to_boot(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     """The cloud took nine minutes to say yes: the machine still has its ten to boot."""
     ask(1)
     cloud.fails("launch", RateLimited("slower", retry_after_s=540))
@@ -124,7 +124,7 @@ def test_a_late_launch_has_its_whole_time_to_boot(fleet: Fleet, store: Store, cl
     assert isinstance(fleet.enrol(1), Enrolled)
 
 
-def test_registered_too_late(fleet: Fleet, store: Store, cloud: ToyCloud, node: int) -> None:
+def test_registered_too_late(fleet: Fleet, store: Store, cloud: FakeCloud, node: int) -> None:
     """P7: the job ended while its machine booted, and the planner has not looked yet."""
     store.cancel(1)
     answer = fleet.enrol(node)

@@ -7,13 +7,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from toycloud import ToyCloud
 
 from orchestrator.fleet import leaving, signals
 from orchestrator.fleet.explain import explain_node
 from orchestrator.fleet.health import silent_strikes
 from orchestrator.model.tables import Attempt, Node, Pool, Task
 from providers.base import TAG_INSTALLATION, InstanceState
+from providers.fake import FakeCloud
 
 if TYPE_CHECKING:
     from conftest import Store
@@ -42,7 +42,7 @@ def why(store: Store, node: int) -> str:
 
 
 def test_a_machine_that_fails_the_clouds_checks_drains_after_so_many_strikes(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ready: int
+    fleet: Fleet, store: Store, cloud: FakeCloud, ready: int
 ) -> None:
     cloud.impaired = {"i-0000": "instance reachability check failed"}
     for strikes in (1, 2):
@@ -62,7 +62,7 @@ def test_a_machine_that_fails_the_clouds_checks_drains_after_so_many_strikes(
 
 
 def test_a_good_look_takes_the_strikes_back_and_looks_are_a_minute_apart(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ready: int
+    fleet: Fleet, store: Store, cloud: FakeCloud, ready: int
 ) -> None:
     before = cloud.calls["impaired"]
     cloud.impaired = {"i-0000": "bad"}
@@ -98,7 +98,7 @@ def test_silence_is_told_in_strikes(fleet: Fleet, store: Store, ready: int) -> N
 
 
 def test_the_phases_of_a_boot_are_shown_and_its_console_is_kept_when_it_fails(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask
+    fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask
 ) -> None:
     ask(1)
     fleet.round()
@@ -128,7 +128,7 @@ def test_an_agent_that_was_fetched_has_its_own_time_to_enrol(fleet: Fleet, store
     assert store.one(Node, 1).end_reason == "enrol_timeout"
 
 
-def test_a_console_that_cannot_be_read_keeps_no_machine(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_a_console_that_cannot_be_read_keeps_no_machine(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     ask(1)
     fleet.round()
     fleet.round(601)
@@ -151,7 +151,7 @@ def test_a_protected_node_is_released_by_nobody_but_an_operator(fleet: Fleet, st
 
 
 def test_an_audit_that_mends_ends_orphans_without_their_grace_and_no_strangers(
-    fleet: Fleet, store: Store, cloud: ToyCloud, pool: int
+    fleet: Fleet, store: Store, cloud: FakeCloud, pool: int
 ) -> None:
     orphan = cloud.stranger(**{TAG_INSTALLATION: fleet.installation})
     stranger = cloud.stranger(**{TAG_INSTALLATION: "somebody-else"})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from toycloud import ToyCloud
 
 from orchestrator.fleet import joining, leaving, pools
 from orchestrator.fleet.audit import audit
@@ -14,6 +13,7 @@ from orchestrator.fleet.explain import explain_node
 from orchestrator.fleet.joining import NoPlace, Places
 from orchestrator.model.states import NodeState
 from orchestrator.model.tables import Attempt, Hold, Launch, Node, Task
+from providers.fake import FakeCloud
 
 if TYPE_CHECKING:
     from conftest import Fleet, Store
@@ -36,7 +36,7 @@ def join(fleet: Fleet, store: Store, pool_id: int, name: str = "box-1", token: s
     return node
 
 
-def test_a_command_makes_places_and_nothing_is_launched(fleet: Fleet, store: Store, cloud: ToyCloud, own: int) -> None:
+def test_a_command_makes_places_and_nothing_is_launched(fleet: Fleet, store: Store, cloud: FakeCloud, own: int) -> None:
     places = invite(store, own, 2)
     fleet.round()
     assert (cloud.calls["launch"], store.states(Launch)) == (0, ["launched"])
@@ -79,7 +79,7 @@ def test_a_machine_serves_the_token_it_was_given(fleet: Fleet, store: Store, own
     assert store.states(Task, job_id=tokened) == ["succeeded"]
 
 
-def test_a_demand_waits_with_the_command_that_meets_it(fleet: Fleet, store: Store, cloud: ToyCloud, own: int) -> None:
+def test_a_demand_waits_with_the_command_that_meets_it(fleet: Fleet, store: Store, cloud: FakeCloud, own: int) -> None:
     job = store.job(1, infrastructure={"pool": "own", "count": 1, "token": "night"})
     fleet.round()
     assert cloud.calls["launch"] == 0
@@ -108,7 +108,7 @@ def test_a_machine_that_comes_at_the_last_moment_before_the_master_looks(fleet: 
 
 
 def test_a_drained_node_ends_without_a_call_and_its_machine_may_come_again(
-    fleet: Fleet, store: Store, cloud: ToyCloud, own: int
+    fleet: Fleet, store: Store, cloud: FakeCloud, own: int
 ) -> None:
     store.job(1)
     node = join(fleet, store, own)

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from toycloud import ToyCloud
 
 from orchestrator.model.tables import Hold, Job, Launch, Node, Task
 from providers.base import Cause, InstanceState, Misconfigured, NoCapacity
+from providers.fake import FakeCloud
 
 if TYPE_CHECKING:
     from conftest import Store
@@ -40,7 +40,9 @@ def types(store: Store) -> list[str]:
 
 
 @pytest.mark.usefixtures("ladder")
-def test_no_capacity_takes_the_next_rung_at_once_and_says_so(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_no_capacity_takes_the_next_rung_at_once_and_says_so(
+    fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask
+) -> None:
     job = ask(2)
     cloud.fails("launch", NoCapacity("none left"))
     fleet.round()
@@ -59,7 +61,7 @@ def test_no_capacity_takes_the_next_rung_at_once_and_says_so(fleet: Fleet, store
 
 @pytest.mark.usefixtures("ladder")
 def test_the_first_rung_is_tried_again_by_one_machine_and_taken_when_it_works(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask
+    fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask
 ) -> None:
     ask(1)
     cloud.fails("launch", NoCapacity("none left"))
@@ -79,7 +81,7 @@ def test_the_first_rung_is_tried_again_by_one_machine_and_taken_when_it_works(
 
 @pytest.mark.usefixtures("ladder")
 def test_a_probe_that_is_called_off_leaves_the_place_to_another(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask
+    fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask
 ) -> None:
     cloud.fails("launch", NoCapacity("none left"))
     store.cancel(ask(1))
@@ -97,7 +99,7 @@ def test_a_probe_that_is_called_off_leaves_the_place_to_another(
 @pytest.mark.parametrize("cause", [Cause.NO_CAPACITY, Cause.QUOTA, Cause.RECLAIMED])
 @pytest.mark.usefixtures("ladder")
 def test_a_shortage_that_shows_only_in_the_listing_moves_on_too(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask, cause: Cause
+    fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask, cause: Cause
 ) -> None:
     """Nova and CloudStack accept a launch and turn the machine to an error later."""
     ask(1)
@@ -114,7 +116,7 @@ def test_a_shortage_that_shows_only_in_the_listing_moves_on_too(
 
 
 @pytest.mark.usefixtures("ladder")
-def test_a_rung_that_is_misconfigured_is_passed_over(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_a_rung_that_is_misconfigured_is_passed_over(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     job = ask(1)
     cloud.fails("launch", Misconfigured("there is no image ami-1"))
     fleet.round()
@@ -123,8 +125,8 @@ def test_a_rung_that_is_misconfigured_is_passed_over(fleet: Fleet, store: Store,
     assert "paused" not in fleet.explained(job)
 
 
-def test_the_next_rung_may_be_in_another_cloud(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
-    other = ToyCloud(store.clock)
+def test_the_next_rung_may_be_in_another_cloud(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
+    other = FakeCloud(store.clock)
     fleet.clouds._providers["other"] = other.provider(fleet.installation)
     store.pool(name="main", launch={**BASE, "rungs": [{}, {"cloud": "other", "image": "deb", "instance_type": "m1"}]})
     job = ask(2)
@@ -143,7 +145,7 @@ def test_the_next_rung_may_be_in_another_cloud(fleet: Fleet, store: Store, cloud
 
 
 def test_the_breaker_opens_after_boot_failures_in_a_row_and_one_canary_closes_it(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask
+    fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask
 ) -> None:
     store.pool(name="main", max_nodes=5, launch=BASE, breaker_failures=3, breaker_pause_s=300)
     job = ask(1)
@@ -168,7 +170,7 @@ def test_the_breaker_opens_after_boot_failures_in_a_row_and_one_canary_closes_it
 
 
 def test_a_canary_that_fails_keeps_the_breaker_open_for_longer(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask
+    fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask
 ) -> None:
     store.pool(name="main", max_nodes=5, launch=BASE, breaker_failures=1, breaker_pause_s=300)
     ask(1)
@@ -184,7 +186,7 @@ def test_a_canary_that_fails_keeps_the_breaker_open_for_longer(
 
 
 def test_after_as_many_relaunches_as_are_allowed_the_job_fails_for_the_infrastructures_reason(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask
+    fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask
 ) -> None:
     store.pool(name="main", max_nodes=5, launch=BASE, breaker_failures=50)
     job = ask(1, relaunches=1)
@@ -199,7 +201,7 @@ def test_after_as_many_relaunches_as_are_allowed_the_job_fails_for_the_infrastru
 
 
 def test_a_job_that_has_some_of_its_machines_goes_on_with_those(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask
+    fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask
 ) -> None:
     store.pool(name="main", max_nodes=5, launch=BASE, breaker_failures=50, heartbeat_timeout_s=86_400)
     job = ask(2, relaunches=0)

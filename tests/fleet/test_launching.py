@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import insert
-from toycloud import MasterDied, ToyCloud
 
 from orchestrator.fleet.bootstrap import UserDataTooLarge
 from orchestrator.model.tables import Deployment, Job, Launch, Node, Pool, table
+from orchestrator.simulation.world import Died
 from providers.base import (
     TAG_INSTALLATION,
     TAG_LAUNCH,
@@ -25,6 +25,7 @@ from providers.base import (
     Unauthorised,
     Unavailable,
 )
+from providers.fake import FakeCloud
 
 if TYPE_CHECKING:
     from conftest import Fleet, Store
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 Ask = Callable[..., int]
 
 
-def test_the_intent_is_written_before_the_cloud_is_called(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_the_intent_is_written_before_the_cloud_is_called(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     ask(3)
     fleet.plan()
     assert fleet.states() == ["requested"] * 3
@@ -49,7 +50,7 @@ def test_the_intent_is_written_before_the_cloud_is_called(fleet: Fleet, store: S
     assert cloud.made() == 3
 
 
-def test_planning_twice_asks_once(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_planning_twice_asks_once(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     ask(3)
     for _ in range(3):
         fleet.round(1)
@@ -57,7 +58,7 @@ def test_planning_twice_asks_once(fleet: Fleet, store: Store, cloud: ToyCloud, a
     assert store.count(Launch) == 1
 
 
-def test_what_a_machine_carries(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_what_a_machine_carries(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     ask(1, token="one")
     ask(2, token="two")
     fleet.round()
@@ -75,7 +76,7 @@ def test_what_a_machine_carries(fleet: Fleet, store: Store, cloud: ToyCloud, ask
     assert len({row.instance_id for row in store.rows(Node)}) == 3
 
 
-def test_image_and_size_by_demand_then_by_pool(fleet: Fleet, store: Store, cloud: ToyCloud, pool: int) -> None:
+def test_image_and_size_by_demand_then_by_pool(fleet: Fleet, store: Store, cloud: FakeCloud, pool: int) -> None:
     for kind in ("LARGE", "DEFAULT", "m6i.metal"):
         block = {"pool": "main", "count": 1, "token": f"t-{kind}", "instance_type": kind}
         store.job(infrastructure=block | ({"image": "ami-own"} if kind == "LARGE" else {}))
@@ -87,10 +88,10 @@ def test_image_and_size_by_demand_then_by_pool(fleet: Fleet, store: Store, cloud
 # ---- death and lost replies ------------------------------------------------------------------------------------------
 
 
-def test_death_after_the_intent(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_death_after_the_intent(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     ask(3)
     fleet.plan()
-    cloud.fails("launch", MasterDied())
+    cloud.fails("launch", Died())
     fleet.launch()
     assert store.states(Launch) == ["launching"]
     for _ in range(4):
@@ -100,11 +101,11 @@ def test_death_after_the_intent(fleet: Fleet, store: Store, cloud: ToyCloud, ask
 
 
 @pytest.mark.parametrize("lag_s", [0, 30])
-def test_death_after_the_clouds_reply(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask, lag_s: float) -> None:
+def test_death_after_the_clouds_reply(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask, lag_s: float) -> None:
     ask(3)
     fleet.plan()
     cloud.lag_s = lag_s
-    cloud.loses_reply("launch", MasterDied())
+    cloud.loses_reply("launch", Died())
     fleet.launch()
     assert cloud.made() == 3
     assert fleet.states() == ["launching"] * 3
@@ -116,12 +117,12 @@ def test_death_after_the_clouds_reply(fleet: Fleet, store: Store, cloud: ToyClou
     assert {row.instance_id for row in store.rows(Node)} == set(cloud.machines)
 
 
-def test_death_at_every_step_of_many_tries(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_death_at_every_step_of_many_tries(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     ask(4)
     fleet.plan()
     for _ in range(6):
-        cloud.fails("launch", MasterDied())
-        cloud.loses_reply("instances", MasterDied())
+        cloud.fails("launch", Died())
+        cloud.loses_reply("instances", Died())
         fleet.launch()
         store.clock.move(1)
     cloud.before["launch"].clear()
@@ -133,7 +134,7 @@ def test_death_at_every_step_of_many_tries(fleet: Fleet, store: Store, cloud: To
 
 
 @pytest.mark.parametrize("lag_s", [0, 30])
-def test_a_lost_reply(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask, lag_s: float) -> None:
+def test_a_lost_reply(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask, lag_s: float) -> None:
     ask(3)
     cloud.lag_s = lag_s
     cloud.loses_reply("launch")
@@ -152,7 +153,7 @@ def test_a_lost_reply(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask, lag
     assert fleet.states() == ["booting"] * 3
 
 
-def test_a_lost_request(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_a_lost_request(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     ask(2)
     fleet.plan()
     cloud.fails("launch", Unavailable("connection reset"), Unavailable("connection reset"))
@@ -166,7 +167,7 @@ def test_a_lost_request(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -
     assert cloud.made() == 2
 
 
-def test_a_partly_visible_launch_is_not_topped_up(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_a_partly_visible_launch_is_not_topped_up(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     """The listing shows two of three: the same call again gives the three, never a fourth."""
     ask(3)
     cloud.loses_reply("launch")
@@ -186,7 +187,7 @@ def test_a_partly_visible_launch_is_not_topped_up(fleet: Fleet, store: Store, cl
     ("error", "reason"), [(NoCapacity("none left"), "no_capacity"), (QuotaExceeded("42 vCPU"), "quota")]
 )
 def test_no_capacity_holds_its_kind_and_says_why(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask, error: ProviderError, reason: str
+    fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask, error: ProviderError, reason: str
 ) -> None:
     job = ask(1)
     cloud.fails("launch", *[error] * 3)
@@ -207,7 +208,7 @@ def test_no_capacity_holds_its_kind_and_says_why(
     assert len(cloud.alive()) == 1
 
 
-def test_a_large_launch_without_capacity_is_one_failure(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_a_large_launch_without_capacity_is_one_failure(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     """Five machines refused in one answer wait as long as one would; one of them tries it again, then come the others."""
     ask(5)
     cloud.fails("launch", NoCapacity("none left"))
@@ -220,7 +221,7 @@ def test_a_large_launch_without_capacity_is_one_failure(fleet: Fleet, store: Sto
     assert len(cloud.alive()) == 5
 
 
-def test_partial_capacity(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_partial_capacity(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     """What the cloud gave boots; the rest is asked for again, later, one machine first."""
     store.force(Pool, 1, heartbeat_timeout_s=86_400)  # its agents are well
     ask(5)
@@ -243,7 +244,7 @@ def test_partial_capacity(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask)
     assert len(cloud.alive()) == 5
 
 
-def test_rate_limited_waits_as_told(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_rate_limited_waits_as_told(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     ask(1)
     fleet.plan()
     cloud.fails("launch", RateLimited("slower", retry_after_s=33))
@@ -256,7 +257,7 @@ def test_rate_limited_waits_as_told(fleet: Fleet, store: Store, cloud: ToyCloud,
 
 @pytest.mark.parametrize("error", [Misconfigured("no image ami-1"), Unauthorised("keys expired")])
 def test_misconfigured_pauses_the_pool(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask, error: ProviderError, pool: int
+    fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask, error: ProviderError, pool: int
 ) -> None:
     job = ask(2)
     cloud.fails("launch", error)
@@ -273,7 +274,7 @@ def test_misconfigured_pauses_the_pool(
     assert len(cloud.alive()) == 2
 
 
-def test_what_cannot_be_rendered_pauses_the_pool(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask, pool: int) -> None:
+def test_what_cannot_be_rendered_pauses_the_pool(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask, pool: int) -> None:
     """User data over the cloud's limit: an operator must act, asking again does not help."""
 
     def too_large(*_: object) -> bytes:
@@ -286,7 +287,7 @@ def test_what_cannot_be_rendered_pauses_the_pool(fleet: Fleet, store: Store, clo
     assert cloud.calls["launch"] == 0
 
 
-def test_a_defect_is_looked_up_and_tried_again_slower(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_a_defect_is_looked_up_and_tried_again_slower(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     """An error that nobody foresaw is told in an event and does not spin."""
     ask(1)
     fleet.plan()
@@ -300,7 +301,7 @@ def test_a_defect_is_looked_up_and_tried_again_slower(fleet: Fleet, store: Store
 
 
 def test_a_cloud_that_never_answers_ends_at_the_boot_deadline(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask
+    fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask
 ) -> None:
     ask(1)
     fleet.plan()
@@ -317,7 +318,7 @@ def test_a_cloud_that_never_answers_ends_at_the_boot_deadline(
 # ---- no longer wanted ------------------------------------------------------------------------------------------------
 
 
-def test_cancelled_before_the_cloud_was_asked(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_cancelled_before_the_cloud_was_asked(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     job = ask(2)
     fleet.plan()
     store.cancel(job)
@@ -327,7 +328,7 @@ def test_cancelled_before_the_cloud_was_asked(fleet: Fleet, store: Store, cloud:
     assert fleet.states() == ["terminated"] * 2
 
 
-def test_cancelled_while_launching(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_cancelled_while_launching(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     """The reply was lost, then the job: the machine that appears belongs to its leaving node, and is ended."""
     job = ask(2)
     cloud.loses_reply("launch")
@@ -343,7 +344,7 @@ def test_cancelled_while_launching(fleet: Fleet, store: Store, cloud: ToyCloud, 
     assert fleet.states() == ["terminated"] * 2
 
 
-def test_cancelled_while_launching_and_nothing_appears(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_cancelled_while_launching_and_nothing_appears(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     job = ask(1)
     cloud.fails("launch", Unavailable("reset"))
     fleet.plan()
@@ -359,7 +360,9 @@ def test_cancelled_while_launching_and_nothing_appears(fleet: Fleet, store: Stor
     assert cloud.calls["launch"] == 1
 
 
-def test_cancelled_while_launching_and_it_appears_much_later(fleet: Fleet, cloud: ToyCloud, store: Store, ask: Ask) -> None:
+def test_cancelled_while_launching_and_it_appears_much_later(
+    fleet: Fleet, cloud: FakeCloud, store: Store, ask: Ask
+) -> None:
     """Law 4 catches what came after we stopped watching for it."""
     job = ask(1)
     cloud.lag_s = 300
@@ -374,7 +377,7 @@ def test_cancelled_while_launching_and_it_appears_much_later(fleet: Fleet, cloud
     assert cloud.alive() == []
 
 
-def test_the_job_ends_and_its_machines_go(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_the_job_ends_and_its_machines_go(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     job = ask(2)
     fleet.round()
     for node in fleet.nodes():
@@ -393,7 +396,7 @@ def test_the_job_ends_and_its_machines_go(fleet: Fleet, store: Store, cloud: Toy
 # ---- the cap (P8) ----------------------------------------------------------------------------------------------------
 
 
-def test_at_the_cap_the_job_visibly_waits(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_at_the_cap_the_job_visibly_waits(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     first, second = ask(4), ask(3)
     for _ in range(3):
         fleet.round(1)
@@ -407,7 +410,7 @@ def test_at_the_cap_the_job_visibly_waits(fleet: Fleet, store: Store, cloud: Toy
     assert len(cloud.alive()) == 3
 
 
-def test_failed_and_leaving_machines_count_against_the_cap(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_failed_and_leaving_machines_count_against_the_cap(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     cloud.slow_to_end = True
     first = ask(5)
     fleet.round()

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from toycloud import ToyCloud
 
 from orchestrator.fleet.watcher import Watcher
 from orchestrator.model.tables import Node
+from providers.fake import FakeCloud
 
 if TYPE_CHECKING:
     from conftest import Fleet, Store
 
 
 def test_a_listing_from_before_the_machine_was_seen_does_not_call_it_gone(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ask: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, store: Store, cloud: FakeCloud, ask: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Found by seed 7 of the simulation: a slow answer, overtaken by another master's look."""
     cloud.lag_s = 30

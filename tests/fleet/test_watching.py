@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from toycloud import ToyCloud
 
 from orchestrator.fleet import leaving
 from orchestrator.fleet.audit import audit
 from orchestrator.fleet.reaper import again_at
 from orchestrator.model.tables import Attempt, Event, Job, Node, Pool, Task
 from providers.base import TAG_INSTALLATION, TAG_LAUNCH, TAG_POOL, InstanceState, Unauthorised, Unavailable
+from providers.fake import FakeCloud
 
 if TYPE_CHECKING:
     from conftest import Fleet, Store
@@ -22,7 +22,7 @@ S = InstanceState
 
 
 @pytest.fixture
-def ready(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> list[int]:
+def ready(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> list[int]:
     """Two nodes that work for job 1, of two tasks."""
     ask(2, tasks=2)
     fleet.round()
@@ -43,7 +43,7 @@ def machine(store: Store, node: int) -> str:
 
 
 @pytest.mark.parametrize("how", ["not shown", S.ENDED, S.ENDING, S.STOPPED, S.STOPPING, S.ERROR])
-def test_a_machine_that_went_away(fleet: Fleet, store: Store, cloud: ToyCloud, ready: list[int], how: str) -> None:
+def test_a_machine_that_went_away(fleet: Fleet, store: Store, cloud: FakeCloud, ready: list[int], how: str) -> None:
     (attempt,) = store.claim(ready[0])
     if how == "not shown":
         cloud.forget(machine(store, ready[0]))
@@ -62,14 +62,14 @@ def test_a_machine_that_went_away(fleet: Fleet, store: Store, cloud: ToyCloud, r
 
 
 @pytest.mark.parametrize("state", [S.PENDING, S.RUNNING, S.UNKNOWN])
-def test_a_machine_that_lives(fleet: Fleet, store: Store, cloud: ToyCloud, ready: list[int], state: InstanceState) -> None:
+def test_a_machine_that_lives(fleet: Fleet, store: Store, cloud: FakeCloud, ready: list[int], state: InstanceState) -> None:
     cloud.set_state(machine(store, ready[0]), state)
     fleet.watch()
     assert fleet.states() == ["ready", "ready"]
 
 
 def test_the_infrastructure_budget_is_spent_then_the_task_fails(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask
+    fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask
 ) -> None:
     job = ask(1, retry={"infrastructure_attempts": 2})
     for round_ in range(2):
@@ -91,7 +91,7 @@ def test_the_infrastructure_budget_is_spent_then_the_task_fails(
     assert cloud.alive() == []
 
 
-def test_not_visible_yet_is_not_gone(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_not_visible_yet_is_not_gone(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     cloud.lag_s = 50
     ask(1)
     fleet.round()
@@ -104,7 +104,7 @@ def test_not_visible_yet_is_not_gone(fleet: Fleet, store: Store, cloud: ToyCloud
     assert fleet.states() == ["terminating"]  # once seen, its absence counts at once
 
 
-def test_never_visible_is_gone_in_the_end(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_never_visible_is_gone_in_the_end(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     ask(1)
     fleet.round()
     store.force(Node, 1, seen_at=None)
@@ -118,7 +118,7 @@ def test_never_visible_is_gone_in_the_end(fleet: Fleet, store: Store, cloud: Toy
 
 
 def test_a_row_written_after_the_listing_began_is_not_judged_by_it(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask
+    fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask
 ) -> None:
     """The listing was taken, then the launch answered: its machine is missing there, and no orphan either."""
     ask(1)
@@ -142,7 +142,7 @@ def test_a_row_written_after_the_listing_began_is_not_judged_by_it(
 
 @pytest.mark.parametrize("error", [Unavailable("500"), Unauthorised("keys expired")])
 def test_a_failed_listing_judges_nobody(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ready: list[int], error: Exception
+    fleet: Fleet, store: Store, cloud: FakeCloud, ready: list[int], error: Exception
 ) -> None:
     store.write(lambda tx: leaving.at_once(tx, ready[0], "operator", "asked"))
     fleet.reap()
@@ -158,7 +158,7 @@ def test_a_failed_listing_judges_nobody(
     assert "cloud toy can be listed again" in store.reasons(subject="cloud")
 
 
-def test_an_empty_listing_does_judge(fleet: Fleet, cloud: ToyCloud, ready: list[int]) -> None:
+def test_an_empty_listing_does_judge(fleet: Fleet, cloud: FakeCloud, ready: list[int]) -> None:
     cloud.machines.clear()
     fleet.watch()
     assert fleet.states() == ["terminating"] * 2
@@ -169,7 +169,7 @@ def test_an_empty_listing_does_judge(fleet: Fleet, cloud: ToyCloud, ready: list[
 # ---- terminating -----------------------------------------------------------------------------------------------------
 
 
-def test_terminated_only_when_no_longer_shown(fleet: Fleet, store: Store, cloud: ToyCloud, ready: list[int]) -> None:
+def test_terminated_only_when_no_longer_shown(fleet: Fleet, store: Store, cloud: FakeCloud, ready: list[int]) -> None:
     cloud.slow_to_end = True
     store.write(lambda tx: leaving.at_once(tx, ready[0], "operator", "asked"))
     fleet.reap()
@@ -185,7 +185,7 @@ def test_terminated_only_when_no_longer_shown(fleet: Fleet, store: Store, cloud:
 
 
 def test_termination_is_asked_again_with_back_off_and_alarm(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ready: list[int]
+    fleet: Fleet, store: Store, cloud: FakeCloud, ready: list[int]
 ) -> None:
     cloud.slow_to_end = True
     store.write(lambda tx: leaving.at_once(tx, ready[0], "operator", "asked"))
@@ -204,7 +204,7 @@ def test_termination_is_asked_again_with_back_off_and_alarm(
 
 
 def test_a_refused_termination_is_told_and_asked_again(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ready: list[int]
+    fleet: Fleet, store: Store, cloud: FakeCloud, ready: list[int]
 ) -> None:
     for node in ready:
         store.write(lambda tx, node=node: leaving.at_once(tx, node, "operator", "asked"))
@@ -220,7 +220,7 @@ def test_a_refused_termination_is_told_and_asked_again(
     assert fleet.states() == ["terminated"] * 2
 
 
-def test_a_new_master_goes_on_terminating(fleet: Fleet, store: Store, cloud: ToyCloud, ready: list[int]) -> None:
+def test_a_new_master_goes_on_terminating(fleet: Fleet, store: Store, cloud: FakeCloud, ready: list[int]) -> None:
     cloud.fails("terminate", Unavailable("500"))
     store.write(lambda tx: leaving.at_once(tx, ready[0], "operator", "asked"))
     fleet.reap()
@@ -240,7 +240,7 @@ def test_again_at_never_overflows(store: Store) -> None:
 # ---- deadlines -------------------------------------------------------------------------------------------------------
 
 
-def test_boot_timeout(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask) -> None:
+def test_boot_timeout(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
     ask(1)
     fleet.round()
     store.clock.move(600)
@@ -323,13 +323,13 @@ def test_leaving_twice_changes_nothing(fleet: Fleet, store: Store, ready: list[i
 # ---- orphans and strangers -------------------------------------------------------------------------------------------
 
 
-def orphan(fleet: Fleet, cloud: ToyCloud) -> str:
+def orphan(fleet: Fleet, cloud: FakeCloud) -> str:
     return cloud.stranger(
         **{TAG_INSTALLATION: fleet.installation, TAG_LAUNCH: f"{fleet.installation}-999", TAG_POOL: "main"}
     )
 
 
-def test_an_orphan_is_marked_then_ended_after_its_grace(fleet: Fleet, store: Store, cloud: ToyCloud, pool: int) -> None:
+def test_an_orphan_is_marked_then_ended_after_its_grace(fleet: Fleet, store: Store, cloud: FakeCloud, pool: int) -> None:
     id_ = orphan(fleet, cloud)
     fleet.watch()
     store.clock.move(59)
@@ -343,7 +343,7 @@ def test_an_orphan_is_marked_then_ended_after_its_grace(fleet: Fleet, store: Sto
     assert any(f"orphan {id_} in toy is ended" in reason for reason in store.reasons(subject="cloud"))
 
 
-def test_an_orphan_must_be_seen_again(fleet: Fleet, store: Store, cloud: ToyCloud, pool: int) -> None:
+def test_an_orphan_must_be_seen_again(fleet: Fleet, store: Store, cloud: FakeCloud, pool: int) -> None:
     """Its grace begins anew when it was not to be seen, and with every new master."""
     id_ = orphan(fleet, cloud)
     fleet.watch()
@@ -359,7 +359,7 @@ def test_an_orphan_must_be_seen_again(fleet: Fleet, store: Store, cloud: ToyClou
     assert cloud.alive() == [id_]
 
 
-def test_an_orphans_refused_end_is_asked_again(fleet: Fleet, store: Store, cloud: ToyCloud, pool: int) -> None:
+def test_an_orphans_refused_end_is_asked_again(fleet: Fleet, store: Store, cloud: FakeCloud, pool: int) -> None:
     orphan(fleet, cloud)
     fleet.watch()
     store.clock.move(60)
@@ -371,7 +371,9 @@ def test_an_orphans_refused_end_is_asked_again(fleet: Fleet, store: Store, cloud
     assert cloud.alive() == []
 
 
-def test_a_machine_of_a_terminated_node_is_an_orphan(fleet: Fleet, store: Store, cloud: ToyCloud, ready: list[int]) -> None:
+def test_a_machine_of_a_terminated_node_is_an_orphan(
+    fleet: Fleet, store: Store, cloud: FakeCloud, ready: list[int]
+) -> None:
     """A listing that lacked it ended its row; it comes to light again."""
     store.force(Node, ready[0], state="terminated")
     fleet.watch()
@@ -382,7 +384,7 @@ def test_a_machine_of_a_terminated_node_is_an_orphan(fleet: Fleet, store: Store,
 
 @pytest.mark.parametrize("ignores_filters", [False, True], ids=["", "cloud ignores filters"])
 def test_strangers_are_never_touched(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ready: list[int], ignores_filters: bool
+    fleet: Fleet, store: Store, cloud: FakeCloud, ready: list[int], ignores_filters: bool
 ) -> None:
     cloud.shows_strangers = ignores_filters
     strangers = {
@@ -403,7 +405,7 @@ def test_strangers_are_never_touched(
 
 
 def test_overshoot_freezes_and_thaws(
-    fleet: Fleet, store: Store, cloud: ToyCloud, ready: list[int], pool: int, ask: Ask
+    fleet: Fleet, store: Store, cloud: FakeCloud, ready: list[int], pool: int, ask: Ask
 ) -> None:
     orphans = [orphan(fleet, cloud) for _ in range(4)]  # with the two: 6, the cap is 5
     fleet.watch()
@@ -422,7 +424,7 @@ def test_overshoot_freezes_and_thaws(
     assert len(told) == 2
 
 
-def test_launches_in_flight_are_no_overshoot(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask, pool: int) -> None:
+def test_launches_in_flight_are_no_overshoot(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask, pool: int) -> None:
     ask(5)
     cloud.loses_reply("launch")
     fleet.plan()
@@ -435,7 +437,7 @@ def test_launches_in_flight_are_no_overshoot(fleet: Fleet, store: Store, cloud: 
     assert cloud.calls["terminate"] == 0
 
 
-def test_a_lowered_cap_is_no_overshoot(fleet: Fleet, store: Store, cloud: ToyCloud, ask: Ask, pool: int) -> None:
+def test_a_lowered_cap_is_no_overshoot(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask, pool: int) -> None:
     """Nodes from before, and their machines while they end, were rightfully there."""
     cloud.slow_to_end = True
     job = ask(4)
@@ -453,7 +455,7 @@ def test_a_lowered_cap_is_no_overshoot(fleet: Fleet, store: Store, cloud: ToyClo
 # ---- the whole -------------------------------------------------------------------------------------------------------
 
 
-def test_an_audit_agrees_before_and_after(fleet: Fleet, store: Store, cloud: ToyCloud, ready: list[int]) -> None:
+def test_an_audit_agrees_before_and_after(fleet: Fleet, store: Store, cloud: FakeCloud, ready: list[int]) -> None:
     found = audit(store.engine, fleet.clouds, fleet.installation)  # type: ignore[arg-type]
     assert found.agrees
     assert found.document()["alive"] == found.document()["accounted"] == 2
