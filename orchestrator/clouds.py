@@ -1,10 +1,11 @@
 """The configured cloud accounts, by name. A provider is found by its entry point; its SDK is imported when its first cloud
-is used."""
+is used. Each is called at its account's pace."""
 
 from __future__ import annotations
 
 import inspect
 import threading
+import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +14,8 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from orchestrator import faultpoints
 from providers.base import Misconfigured, Provider, ProviderError
+from providers.limited import LimitedProvider
+from providers.limits import Limiter, Seconds
 
 if TYPE_CHECKING:
     from orchestrator.settings import CloudSettings
@@ -28,10 +31,12 @@ class UnknownCloud(Misconfigured):
 class Clouds:
     """Providers by the names that pools use, made once each, for this installation."""
 
-    def __init__(self, settings: Mapping[str, CloudSettings], installation: str) -> None:
+    def __init__(self, settings: Mapping[str, CloudSettings], installation: str, seconds: Seconds = time.monotonic) -> None:
         self._settings = settings
         self._installation = installation
-        self._providers: dict[str, Provider] = {}
+        self._seconds = seconds
+        self._providers: dict[str, LimitedProvider] = {}
+        self._limiters: dict[str, Limiter] = {}
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
@@ -52,7 +57,7 @@ class Clouds:
         except ProviderError:
             return True
 
-    def get(self, name: str) -> Provider:
+    def get(self, name: str) -> LimitedProvider:
         """The provider of this cloud. Raises UnknownCloud with the names there are, Misconfigured for wrong options."""
         with self._lock:
             if name not in self._providers:
@@ -65,8 +70,13 @@ class Clouds:
                 maker = _maker(name, settings.provider)
                 options = _checked(name, maker, settings.options)
                 provider = maker(installation=self._installation, **options)
-                self._providers[name] = cast(Provider, faultpoints.Watched(provider)) if faultpoints.on() else provider
+                if faultpoints.on():
+                    provider = cast(Provider, faultpoints.Watched(provider))
+                self._providers[name] = LimitedProvider(provider, self._limiter(settings.account or name))
             return self._providers[name]
+
+    def _limiter(self, account: str) -> Limiter:
+        return self._limiters.setdefault(account, Limiter(self._seconds))
 
 
 def _maker(cloud: str, provider: str) -> Maker:
