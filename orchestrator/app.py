@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO, Any
 
 import structlog
@@ -18,6 +20,7 @@ from orchestrator.agents.sessions import Sessions
 from orchestrator.agents.waiters import Waiters
 from orchestrator.clock import Clock, SteadyClock
 from orchestrator.clouds import Clouds
+from orchestrator.doctor.examine import Doctor
 from orchestrator.faultpoints import reach
 from orchestrator.fleet import deadlines, planner
 from orchestrator.fleet.bootstrap import BootstrapParams, render_command, render_user_data
@@ -35,8 +38,8 @@ from orchestrator.store.installation import installation_id
 from orchestrator.store.migrate import upgrade
 from orchestrator.store.stream import EventStream
 from orchestrator.store.trouble import trouble_of
-from orchestrator.store.writer import EventRow, Queued, Writer
-from providers.base import Misconfigured
+from orchestrator.store.writer import EventRow, Queued, Tx, Writer
+from providers.base import Misconfigured, Verdict
 
 log = structlog.get_logger(__name__)
 nodes, events = table(Node), table(Event)
@@ -62,6 +65,7 @@ class Master:
         self.installation = self.writer.write(installation_id)
         self.key = load_key(settings.data_dir / "master.key")
         self.clouds = Clouds(settings.clouds, self.installation)
+        self.doctor = Doctor(settings, self.clouds, self.engine, clock)
         self.logs = LogStore(settings.data_dir / "logs", int(settings.log_limit_mb * 1e6))
         self.sessions = Sessions(self.engine)
         self.waiters = Waiters()
@@ -108,6 +112,7 @@ class Master:
         self.writer.finish(lambda tx: self.agents.handover.at_end(tx, self._event_loop))
         for loop in self._loops:
             loop.start()
+        threading.Thread(target=self._first_look, name="doctor", daemon=True).start()
         log.info("master started", installation=self.installation, url=self.settings.url, database=self.engine.dialect.name)
 
     def troubles(self) -> list[str]:
@@ -205,6 +210,20 @@ class Master:
             self._event_loop.call_soon_threadsafe(self.waiters.wake_nodes, leaving)
         if events and self.stream.followed:
             self._event_loop.call_soon_threadsafe(self.stream.publish, events)
+
+    def _first_look(self) -> None:
+        """What is wrong with the settings or a cloud is told at once; it keeps nothing from starting."""
+        told = [(about, found) for about, found in self.doctor.first_look().told() if found.verdict is not Verdict.OK]
+        for about, found in told:
+            log.warning(found.told, about=about, subject=found.subject, verdict=found.verdict)
+
+        def work(tx: Tx) -> None:
+            for about, found in told:
+                if found.verdict is Verdict.WRONG:
+                    tx.tell(about.split()[0], 0, f"{about}, {found.subject}: {found.told}")
+
+        with suppress(RuntimeError):  # the master has been closed meanwhile
+            self.writer.write(work)
 
     def _plan_step(self) -> None:
         self._spared = self.writer.write(planner.plan)

@@ -131,6 +131,9 @@ class Provider(Protocol):
     rents: bool
     """Whether machines are launched and ended here; False where they exist already and only join."""
 
+    endpoint: str
+    """URL of the cloud's API, for a look at its clock and its certificate; "" where it has none."""
+
     def validate(self, template: Mapping[str, object]) -> None:
         """Raise Misconfigured naming the unknown or ill-typed key of a pool's launch template. Makes no call."""
 

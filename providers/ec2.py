@@ -101,6 +101,7 @@ class Ec2Provider:
                 aws_secret_access_key=secret_access_key,
                 config=config,
             )
+        self.endpoint = self._ec2.meta.endpoint_url
 
     # -- the contract --
 

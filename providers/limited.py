@@ -38,6 +38,7 @@ class LimitedProvider:
         self._lock = threading.Lock()
         self.user_data_limit = inner.user_data_limit
         self.rents = inner.rents
+        self.endpoint: str = getattr(inner, "endpoint", "")  # a provider older than this attribute may lack it
 
     @property
     def usage(self) -> Usage:

@@ -1,4 +1,4 @@
-"""Nodes: list, show, explain, terminate."""
+"""Nodes: list, show, explain, console, terminate."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from fastapi import APIRouter, Body, Query
 
 from orchestrator.api.auth import Caller
 from orchestrator.api.deps import MasterDep
-from orchestrator.api.problems import PROBLEMS, not_found
-from orchestrator.api.shapes import Before, ExplanationOut, Limit, NodeOut, Page, RowId
+from orchestrator.api.problems import CLOUD_PROBLEMS, PROBLEMS, Problem, not_found
+from orchestrator.api.shapes import Before, ConsoleOut, ExplanationOut, Limit, NodeOut, Page, RowId
 from orchestrator.app import Master
 from orchestrator.fleet import leaving
 from orchestrator.fleet.explain import explain_node
@@ -50,6 +50,20 @@ def explain(master: MasterDep, _: Caller, node_id: RowId) -> ExplanationOut:
     if found is None:
         raise not_found("node", node_id)
     return ExplanationOut(subject=found.subject, state=found.state, sentences=found.sentences, next=found.next)
+
+
+@router.get("/{node_id}/console", responses=CLOUD_PROBLEMS)
+def console(master: MasterDep, _: Caller, node_id: RowId) -> ConsoleOut:
+    """The boot log: what was kept when its boot failed, else what its cloud has of it now."""
+    with master.engine.connect() as connection:
+        machine = queries.machine_of(connection, node_id)
+    if machine is None:
+        raise not_found("node", node_id)
+    if machine["console"] is not None:
+        return ConsoleOut(node_id=node_id, kept=True, text=machine["console"])
+    if machine["instance_id"] is None:
+        raise Problem(409, "It has no machine", f"node {node_id} has no machine; see `orchestrator node explain {node_id}`")
+    return ConsoleOut(node_id=node_id, kept=False, text=master.clouds.get(machine["cloud"]).console(machine["instance_id"]))
 
 
 @router.post("/{node_id}/terminate", status_code=202)

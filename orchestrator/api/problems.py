@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 
 import psycopg
@@ -13,9 +14,12 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
+from orchestrator.clouds import UnknownCloud
 from orchestrator.jobs.spec import SpecError
 from orchestrator.store.trouble import CommitUnknown, Full, StoreTrouble, trouble_of
+from providers.base import ProviderError, RateLimited, Unavailable
 
+AGAIN_S = 5.0
 log = structlog.get_logger(__name__)
 
 
@@ -56,6 +60,17 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(SpecError)
     async def _spec(_: Request, error: SpecError) -> JSONResponse:
         return answer_to(error)
+
+    @app.exception_handler(ProviderError)
+    async def _provider(_: Request, error: ProviderError) -> JSONResponse:
+        """503: the same may go well after `Retry-After` seconds; 502: not before somebody acts."""
+        if isinstance(error, UnknownCloud):
+            return answer(ProblemDetails(title="Not found", status=404, detail=str(error)))
+        if isinstance(error, Unavailable):
+            wait_s = error.retry_after_s if isinstance(error, RateLimited) else AGAIN_S
+            headers = {"Retry-After": str(math.ceil(wait_s))}
+            return answer(ProblemDetails(title="The cloud does not answer", status=503, detail=str(error)), headers)
+        return answer(ProblemDetails(title="The cloud refuses", status=502, detail=str(error)))
 
     @app.exception_handler(RequestValidationError)
     async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -110,11 +125,16 @@ def _path(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location if part not in ("body", "query", "path")) or "body"
 
 
-PROBLEMS: dict[int | str, dict[str, object]] = {
-    "4XX": {
-        "model": ProblemDetails,
-        "description": "What is wrong and how to mend it",
-        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
-    }
-}
+def _documented(description: str) -> dict[str, object]:
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
+    return {"model": ProblemDetails, "description": description, "content": content}
+
+
+PROBLEMS: dict[int | str, dict[str, object]] = {"4XX": _documented("What is wrong and how to mend it")}
 """For `responses=` of a router."""
+
+CLOUD_PROBLEMS: dict[int | str, dict[str, object]] = {
+    502: _documented("The cloud refuses, and what to do about it"),
+    503: _documented("The cloud does not answer now; again after `Retry-After` seconds"),
+}
+"""Besides, for endpoints that ask a cloud."""

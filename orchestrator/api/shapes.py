@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, create_model
 
 from orchestrator.fleet.health import signals
 from orchestrator.jobs.spec import Name
+from providers.base import Verdict
 
 T = TypeVar("T")
 Limit = Annotated[int, Query(ge=1, le=1000, description="most items of one page")]
@@ -245,6 +246,70 @@ class SubmittedOut(BaseModel):
 class CancelOut(BaseModel):
     id: int
     cancelling: bool = Field(description="false where the job had ended already")
+
+
+class UsageOut(BaseModel):
+    """How an account's calls are at this moment."""
+
+    rate: float = Field(description="calls a second that are made at most now")
+    throttled_for_s: float | None = Field(description="how long the cloud has held us below the full rate")
+    under_way: int
+    calls: dict[str, int] = Field(description="calls made since the master started, by verb")
+    refused: int = Field(description="calls that the cloud answered with too many")
+    held_back: int = Field(description="calls that were not made for that")
+    last_error: str | None
+    last_error_ago_s: float | None
+
+
+class CloudOut(BaseModel):
+    name: str
+    provider: str
+    account: str = Field(description="clouds of one account share its rate limit")
+    rents: bool | None = Field(description="false: its machines exist already and only join; null: not known, see trouble")
+    trouble: str | None = Field(description="why it cannot be used at all; `orchestrator doctor` asks the cloud itself")
+    usage: UsageOut | None
+
+
+class CatalogueItemOut(BaseModel):
+    """An image, a size or a location that a pool may name by its id."""
+
+    id: str
+    name: str
+    detail: str
+
+
+class InstanceOut(BaseModel):
+    """One machine of this installation as its cloud shows it. Strangers' machines are never listed."""
+
+    id: str
+    state: str
+    address: str | None
+    launched_at: datetime | None
+    fault: str | None
+    pool: str | None = Field(description="the pool it was launched for, by its tag")
+    launch: str | None = Field(description="the launch it came from, by its tag")
+    node_id: int | None = Field(description="the node whose machine it is; null: none, see `orchestrator audit`")
+    node_state: str | None
+    tags: dict[str, str]
+
+
+class ConsoleOut(BaseModel):
+    node_id: int
+    kept: bool = Field(description="true: kept when its boot failed; false: asked from the cloud just now")
+    text: str = Field(description="empty where the cloud has none (yet)")
+
+
+class DoctorFinding(BaseModel):
+    about: str = Field(description="master, cloud NAME, pool NAME, or pool NAME and one of its rungs")
+    subject: str
+    verdict: Verdict
+    told: str
+
+
+class DoctorOut(BaseModel):
+    healthy: bool = Field(description="nothing is wrong; there may be warnings")
+    counts: dict[Verdict, int]
+    findings: list[DoctorFinding]
 
 
 class Finding(BaseModel):

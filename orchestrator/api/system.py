@@ -1,4 +1,4 @@
-"""The master itself: health, readiness, the audit of machines against rows."""
+"""The master itself: health, readiness, the audit of machines against rows, the doctor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator import __version__
 from orchestrator.api.auth import Caller
 from orchestrator.api.deps import MasterDep
 from orchestrator.api.problems import PROBLEMS
-from orchestrator.api.shapes import AuditOut
+from orchestrator.api.shapes import AuditOut, DoctorOut
 from orchestrator.app import Master
 from orchestrator.fleet.audit import audit
 
@@ -52,3 +52,9 @@ def fix(master: MasterDep, caller: Caller, _: Annotated[Any, Body()] = None) -> 
 def _audited(master: Master) -> AuditOut:
     document: dict[str, Any] = audit(master.engine, master.clouds, master.installation).document()
     return AuditOut(**document)
+
+
+@router.get("/api/v1/doctor", responses=PROBLEMS)
+def run_doctor(master: MasterDep, _: Caller) -> DoctorOut:
+    """Look now at everything that could keep machines from coming: this master, each cloud, each rung of each pool."""
+    return DoctorOut(**master.doctor.examine().document())

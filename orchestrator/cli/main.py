@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator.cli import jobs, nodes, pools
+from orchestrator.cli import clouds, jobs, nodes, pools
 from orchestrator.cli.audit import audit
 from orchestrator.cli.demo import demo
+from orchestrator.cli.doctor import doctor
 from orchestrator.cli.events import events
 from orchestrator.cli.session import ConfigFile, command, load_settings
 from orchestrator.cli.simulate import simulate
@@ -17,7 +18,7 @@ from orchestrator.cli.submit import submit
 from orchestrator.cli.upkeep import backup, migrate, on_the_database, restore
 
 STATUS = (
-    "Exit status: 0 done, 1 the job failed or the audit found trouble, 2 refused or used wrongly, "
+    "Exit status: 0 done, 1 the job failed, or the audit or the doctor found trouble, 2 refused or used wrongly, "
     "3 the job was cancelled, 4 no master answers, 130 Ctrl-C."
 )
 # Help without rich: it is drawn three times as fast, and is plain in a pipe.
@@ -47,6 +48,8 @@ command(app, "submit")(submit)
 app.add_typer(jobs.app, name="job")
 app.add_typer(pools.app, name="pool")
 app.add_typer(nodes.app, name="node")
+app.add_typer(clouds.app, name="cloud")
+command(app, "doctor")(doctor)
 command(app, "audit")(audit)
 app.command("backup")(backup)
 app.command("restore")(restore)

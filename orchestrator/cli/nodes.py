@@ -1,4 +1,4 @@
-"""`orchestrator node …`: list, show, explain, enrol, terminate."""
+"""`orchestrator node …`: list, show, explain, console, enrol, terminate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.render import ago, at, explanation, fields, table
+from orchestrator.cli.render import ago, at, clean, explanation, fields, table
 from orchestrator.cli.session import Session, command, pool_path, say
 
 app = typer.Typer(no_args_is_help=True, help="Nodes: each rented machine, from the wish to the end.")
@@ -73,6 +73,20 @@ def explain(session: Session, node: NodeId) -> None:
     """Why it exists, how it is, and what comes next."""
     found = session.api.get(f"nodes/{node}/explain")
     session.show(found, lambda: explanation(found))
+
+
+@command(app, "console")
+def console(session: Session, node: NodeId) -> None:
+    """Its boot log: as kept when its boot failed, else as its cloud has it now."""
+    found = session.api.get(f"nodes/{node}/console")
+
+    def text() -> None:
+        for line in found["text"].splitlines():
+            print(clean(line))
+        if not found["text"]:
+            say("its cloud has no console of it, or not yet: some show it minutes after the boot")
+
+    session.show(found, text)
 
 
 @command(app, "enrol")

@@ -1,6 +1,6 @@
 """What every command has in common: where the master is, who calls, how to answer, and the exit status.
 
-0 done   1 the job failed, or the audit found trouble   2 refused, or used wrongly   3 the job was cancelled
+0 done   1 the job failed, or the audit or the doctor found trouble   2 refused, or used wrongly   3 the job was cancelled
 4 no master answers   130 stopped with Ctrl-C
 """
 
@@ -54,6 +54,10 @@ class Session:
     def __init__(self, output: Output, url: str | None, token: str | None, config: Path | None) -> None:
         self.json = output is Output.JSON
         self._url, self._token, self._config = url, token, config
+
+    @property
+    def url_given(self) -> bool:
+        return self._url is not None
 
     @cached_property
     def settings(self) -> Settings:

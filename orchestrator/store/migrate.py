@@ -39,12 +39,7 @@ def move(engine: Engine, to: str) -> tuple[str | None, str | None]:
     with engine.execution_options(writing=True).begin() as connection:
         if engine.dialect.name == "postgresql":  # masters that start together: one after the other
             connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
-        current = MigrationContext.configure(connection).get_current_revision()
-        if current is not None and current not in known:
-            raise SchemaTooNew(
-                f"the database has schema {current}, which this version does not know: it was opened by a newer one. "
-                "Install that version again, or restore a backup made before it"
-            )
+        current = current_schema(connection)
         config = alembic_config(connection)
         target = {"head": known[-1], "base": None}.get(to, to)
         if (target or "") >= (current or ""):
@@ -52,6 +47,17 @@ def move(engine: Engine, to: str) -> tuple[str | None, str | None]:
         else:
             command.downgrade(config, to)
     return current, target
+
+
+def current_schema(connection: Connection) -> str | None:
+    """The database's schema; None where it is empty. Raises SchemaTooNew."""
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current is not None and current not in known_revisions():
+        raise SchemaTooNew(
+            f"the database has schema {current}, which this version does not know: it was opened by a newer one. "
+            "Install that version again, or restore a backup made before it"
+        )
+    return current
 
 
 @cache

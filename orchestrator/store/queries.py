@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
@@ -94,6 +95,18 @@ def list_nodes(
 
 def get_node(connection: Connection, node_id: int) -> dict[str, Any] | None:
     return _one(connection, _nodes().where(nodes.c.id == node_id))
+
+
+def nodes_of_machines(connection: Connection, instance_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Id and state of the node that each of these machines is of, where it is a node's."""
+    query = select(nodes.c.id, nodes.c.state, nodes.c.instance_id).where(nodes.c.instance_id.in_(instance_ids))
+    return {row["instance_id"]: row for row in _all(connection, query)}
+
+
+def machine_of(connection: Connection, node_id: int) -> dict[str, Any] | None:
+    """Where the machine of a node is, and the console that was kept of it."""
+    query = select(nodes.c.instance_id, nodes.c.console, launches.c.cloud)
+    return _one(connection, query.join(launches, launches.c.id == nodes.c.launch_id).where(nodes.c.id == node_id))
 
 
 def list_events(connection: Connection, limit: int, before: int | None, after: int | None, **links: int | None) -> Rows:

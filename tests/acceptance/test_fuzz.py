@@ -10,7 +10,6 @@ import pytest
 import schemathesis
 import uvicorn
 from hypothesis import HealthCheck, given, settings
-from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -22,7 +21,14 @@ from orchestrator.api.http import build
 from orchestrator.app import Master
 from orchestrator.settings import CloudSettings, Settings
 
-CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
+
+def no_server_error(ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case) -> None:
+    """A cloud that does not answer is told with its own status where a cloud is asked; nothing else ever fails here."""
+    asks_a_cloud = case.path.startswith("/api/v1/clouds/") or case.path.endswith("/console")
+    assert response.status_code < 500 or (asks_a_cloud and response.status_code in (502, 503)), response.text
+
+
+CHECKS = (no_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 NOWHERE = CloudSettings(endpoint_url="http://127.0.0.1:9", access_key_id="none", secret_access_key="none")
 
 
@@ -74,7 +80,9 @@ def test_without_a_token_nothing_answers(served: tuple[str, str]) -> None:
     guarded = [path for path in paths if path.startswith("/api/")]
     assert len(guarded) > 15
     for path in guarded:
-        url = served[0] + path.replace("{job_id}", "1").replace("{node_id}", "1").replace("{name}", "p")
+        url = served[0] + path.replace("{job_id}", "1").replace("{node_id}", "1").replace("{name}", "p").replace(
+            "{kind}", "images"
+        )
         for method in paths[path]:
             answer = httpx.request(method.upper(), url, json={} if method in ("post", "patch") else None)
             assert answer.status_code == 401, (method, path, answer.status_code)

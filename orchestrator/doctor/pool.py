@@ -1,0 +1,96 @@
+"""One pool: what each rung of its ladder needs in its cloud, and what its last machines tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from orchestrator.clouds import Clouds
+from orchestrator.fleet.pools import OURS
+from orchestrator.model.tables import Hold, Node, Pool, table
+from providers.base import Finding, Misconfigured, ProviderError, Verdict
+
+pools, nodes, holds = table(Pool), table(Node), table(Hold)
+
+RECENT = timedelta(days=1)
+NEVER_CALLED = ("boot_timeout", "enrol_timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One way a pool launches: in which cloud, and with what."""
+
+    label: str
+    cloud: str
+    image: str
+    instance_types: Sequence[str]
+    template: Mapping[str, object]
+
+
+def all_pools(connection: Connection) -> list[dict[str, Any]]:
+    query = select(pools).where(pools.c.gone_at.is_(None), pools.c.deleted_at.is_(None)).order_by(pools.c.name)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def rungs(pool: Mapping[str, Any]) -> list[Rung]:
+    launch = pool["launch"]
+    types = dict.fromkeys([launch["instance_type"], *launch.get("sizes", {}).values()])
+    template = {key: value for key, value in launch.items() if key not in OURS}
+    return [Rung(launch["instance_type"], pool["cloud"], launch["image"], list(types), template)]
+
+
+def inspect(clouds: Clouds, rung: Rung) -> Iterator[Finding]:
+    """What the provider says of this rung's image, types and places; each thing once, though several types need it."""
+    told: set[Finding] = set()
+    try:
+        provider = clouds.get(rung.cloud)
+        provider.validate(rung.template)
+        for instance_type in rung.instance_types:
+            for finding in provider.inspect(rung.image, instance_type, rung.template):
+                if finding not in told:
+                    told.add(finding)
+                    yield finding
+    except Misconfigured as error:
+        yield Finding("launch", Verdict.WRONG, str(error))
+    except ProviderError as error:
+        yield Finding("launch", Verdict.WARNING, f"it could not be looked at: {error}")
+
+
+def history(connection: Connection, pool: Mapping[str, Any], url: str, now: datetime) -> Iterator[Finding]:
+    """What holds the pool back now, and whether its last machines came home."""
+    if pool["paused_at"] is not None:
+        again = f"`orchestrator pool resume {pool['name']}` when that is mended"
+        yield Finding("paused", Verdict.WARNING, f"it launches nothing: {pool['paused_reason']}; {again}")
+    if pool["frozen_reason"] is not None:
+        again = "`orchestrator audit` shows which they are; it goes on by itself when they are gone"
+        yield Finding("frozen", Verdict.WRONG, f"it launches nothing: {pool['frozen_reason']}; {again}")
+    for hold in connection.execute(select(holds).where(holds.c.pool_id == pool["id"], holds.c.until > now)):
+        told = f"{hold.label} is not tried before {hold.until:%H:%M:%S} UTC: {hold.reason}"
+        yield Finding("held", Verdict.WARNING, told)
+    yield from _came_home(connection, pool, url, now)
+
+
+def _came_home(connection: Connection, pool: Mapping[str, Any], url: str, now: datetime) -> Iterator[Finding]:
+    recent = (nodes.c.pool_id == pool["id"], nodes.c.launched_at > now - RECENT)
+    came = connection.execute(select(func.count()).where(*recent, nodes.c.enrolled_at.is_not(None))).scalar_one()
+    lost = (nodes.c.enrolled_at.is_(None), nodes.c.end_reason.in_(NEVER_CALLED))
+    phase = func.coalesce(nodes.c.boot_phase, "machine started")
+    query = select(phase.label("phase"), func.count().label("machines"), func.max(nodes.c.id).label("last"))
+    phases = connection.execute(query.where(*recent, *lost).group_by(phase).order_by(phase)).all()
+    if not phases:
+        if came:
+            yield Finding("machines", Verdict.OK, f"{came} machine(s) of the last day called home")
+        return
+    lost_count, last = sum(row.machines for row in phases), max(row.last for row in phases)
+    reached = ", ".join(f"{row.phase} ({row.machines})" for row in phases)
+    check = (
+        f"from their network to {url} there must be a route that no firewall or security group closes, and the image needs "
+        f"cloud-init and Python; `orchestrator node console {last}` shows how the last one booted"
+    )
+    verdict = Verdict.WARNING if came else Verdict.WRONG
+    told = f"{lost_count} of {lost_count + came} machine(s) of the last day ran and never called home, as far as: {reached}"
+    yield Finding("machines", verdict, f"{told}. {check}")
