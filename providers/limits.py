@@ -85,7 +85,7 @@ class Limiter:
             wait_s = self._wait(max(0.0, paused_until - now), BURST * share)
             if wait_s > 0:
                 self._held_back += 1
-                raise RateLimited(self._why(), self._spread(now, wait_s))
+                raise RateLimited(self._why(), wait_s if verb == "terminate" else self._spread(now, wait_s))
             self._level -= 1
             self._under_way += 1
             self._calls[verb] += 1

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import structlog
@@ -131,10 +133,22 @@ def doctor_here(settings: Settings) -> Iterator[Doctor]:
 
 
 def _look_at_all(diagnosis: Diagnosis, looks: Sequence[tuple[str, Look]]) -> None:
-    """All at once, told in their order: one silent cloud keeps the others waiting no longer than itself."""
-    with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="doctor") as threads:
-        for (about, _), found in zip(looks, threads.map(_looked, looks), strict=True):
-            diagnosis.add(about, found)
+    """Some at a time, told in their order. On daemon threads: a cloud that never answers must not hold up our own end."""
+    waiting: SimpleQueue[tuple[tuple[str, Look], Future[list[Finding]]]] = SimpleQueue()
+    found: list[Future[list[Finding]]] = [Future() for _ in looks]
+    for each in zip(looks, found, strict=True):
+        waiting.put(each)
+
+    def work() -> None:
+        with suppress(Empty):
+            while True:
+                look, future = waiting.get_nowait()
+                future.set_result(_looked(look))
+
+    for _ in range(min(AT_A_TIME, len(looks))):
+        threading.Thread(target=work, name="doctor", daemon=True).start()
+    for (about, _), future in zip(looks, found, strict=True):
+        diagnosis.add(about, future.result())
 
 
 def _looked(look: tuple[str, Look]) -> list[Finding]:

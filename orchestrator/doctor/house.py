@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Engine, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from orchestrator.doctor.probe import addresses, ask, expiry, is_loopback
+from orchestrator.doctor.probe import addresses, ask, expiry
 from orchestrator.model.tables import Meta, table
 from orchestrator.settings import Settings
 from orchestrator.store.migrate import SchemaTooNew, current_schema, known_revisions
@@ -115,8 +115,9 @@ def answers(url: str) -> Iterator[Finding]:
 
 def reachable_from(url: str, endpoint: str) -> Iterator[Finding]:
     """Whether machines of the cloud with this endpoint can mean the right host by the master's URL."""
-    subject, here = "master_url", addresses(url)
-    local_cloud = bool(endpoint) and is_loopback(endpoint)
+    subject, here, there = "master_url", addresses(url), addresses(endpoint)
+    local_cloud = bool(there) and all(address.is_loopback for address in there)
+    private_cloud = bool(there) and all(address.is_private for address in there)
     fix = "set master_url to an address that the cloud's machines reach"
     if not here:
         told = f"the host of {url} cannot be looked up from here; its machines must be able to, or {fix}"
@@ -126,7 +127,7 @@ def reachable_from(url: str, endpoint: str) -> Iterator[Finding]:
     elif any(address.is_loopback for address in here) and not local_cloud:
         verdict = Verdict.WRONG if endpoint else Verdict.WARNING
         yield Finding(subject, verdict, f"{url} means each machine itself, not this master; {fix}")
-    elif all(address.is_private for address in here) and not local_cloud:
+    elif all(address.is_private for address in here) and not private_cloud:
         told = f"{url} is a private address: right only where the machines' network leads to it; else {fix}"
         yield Finding(subject, Verdict.WARNING, told)
     else:

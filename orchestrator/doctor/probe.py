@@ -20,15 +20,11 @@ CERTIFICATE_DUE = timedelta(days=14)
 def addresses(url: str) -> list[Address]:
     """What the host of this URL stands for here; empty where it cannot be looked up."""
     try:
-        found = socket.getaddrinfo(urlsplit(url).hostname, None, type=socket.SOCK_STREAM)
+        host = urlsplit(url).hostname
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM) if host else []
     except (OSError, ValueError):
         return []
     return [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
-
-
-def is_loopback(url: str) -> bool:
-    found = addresses(url)
-    return bool(found) and all(address.is_loopback for address in found)
 
 
 def ask(method: str, url: str) -> tuple[Message, bytes]:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from conftest import Store
 
 NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
-EC2 = "https://203.0.113.7"
+EC2 = "https://8.8.4.4"
+PRIVATE = "https://10.0.0.9:5000/v3"
 LOCAL = "http://127.0.0.1:5000"
 URL = "https://master.example:8642"
 
@@ -56,6 +57,8 @@ def by_subject(found: Iterator[Finding] | list[Finding]) -> dict[str, Finding]:
         (f"https://{'a' * 70}:8642", EC2, Verdict.WARNING),  # no name that can be looked up
         ("https://127.0.0.1:8642", LOCAL, Verdict.OK),
         ("https://10.1.2.3:8642", LOCAL, Verdict.OK),
+        ("https://10.1.2.3:8642", PRIVATE, Verdict.OK),
+        ("https://127.0.0.1:8642", PRIVATE, Verdict.WRONG),
         ("https://127.0.0.1:8642", "", Verdict.WARNING),  # machines that exist already may be this one
     ],
 )

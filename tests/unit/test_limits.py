@@ -153,6 +153,7 @@ def test_those_sent_away_come_again_one_after_the_other(limited: LimitedProvider
     wait_of(limited.instances)
     waits = [wait_of(lambda: limited.launch(REQUEST)) for _ in range(20)]
     assert waits == sorted(set(waits))
+    limited.terminate(["i-1"])
     start = time.now
     for wait in waits:
         time.now = max(time.now, start + wait)
