@@ -38,7 +38,9 @@ class Diagnosis:
     findings: dict[str, list[Finding]] = field(default_factory=dict)
 
     def add(self, about: str, found: Iterable[Finding]) -> None:
-        self.findings.setdefault(about, []).extend(found)
+        """Each thing is told once, though several looks may find it."""
+        told = self.findings.setdefault(about, [])
+        told.extend(finding for finding in dict.fromkeys(found) if finding not in told)
 
     def told(self) -> Iterator[tuple[str, Finding]]:
         return ((about, finding) for about, found in self.findings.items() for finding in found)

@@ -44,16 +44,12 @@ def rungs(pool: Mapping[str, Any]) -> list[Rung]:
 
 
 def inspect(clouds: Clouds, rung: Rung) -> Iterator[Finding]:
-    """What the provider says of this rung's image, types and places; each thing once, though several types need it."""
-    told: set[Finding] = set()
+    """What the provider says of this rung's image, types and places."""
     try:
         provider = clouds.get(rung.cloud)
         provider.validate(rung.template)
         for instance_type in rung.instance_types:
-            for finding in provider.inspect(rung.image, instance_type, rung.template):
-                if finding not in told:
-                    told.add(finding)
-                    yield finding
+            yield from provider.inspect(rung.image, instance_type, rung.template)
     except Misconfigured as error:
         yield Finding("launch", Verdict.WRONG, str(error))
     except ProviderError as error:

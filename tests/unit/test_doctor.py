@@ -320,15 +320,15 @@ def test_a_pool_that_is_held_back_says_by_what(store: Store) -> None:
     assert "m5.large in eu-1a is not tried before 08:01:00 UTC: none left" in found["held"].told
 
 
-def test_each_type_of_a_pool_is_inspected_and_each_finding_told_once(store: Store) -> None:
+def test_each_type_of_a_pool_is_inspected_and_each_finding_told_once(store: Store, tmp_path: Path) -> None:
     def findings(image: str, instance_type: str, template: Mapping[str, object]) -> list[Finding]:
         wrong = Finding("size", Verdict.WRONG, f"there is no {instance_type}")
         return [Finding("image", Verdict.OK, f"{image} is there"), *([wrong] if instance_type.startswith("large") else [])]
 
-    main = store.pool()
-    (rung,) = pool.rungs(row(store, main))
-    found = list(pool.inspect(Clouds(toy=Cloud(findings=findings)), rung))  # type: ignore[arg-type]
-    assert [finding.told for finding in found] == ["ami-1 is there", "there is no large.1"]
+    store.pool()
+    doctor = Doctor(Settings(data_dir=tmp_path), Clouds(toy=Cloud(findings=findings)), store.engine, store.clock)  # type: ignore[arg-type]
+    found = [f.told for about, f in doctor.examine().told() if about.startswith("pool main, ")]
+    assert found == ["ami-1 is there", "there is no large.1"]
 
 
 def test_an_examination_goes_on_past_a_silent_cloud_and_a_defect(store: Store, tmp_path: Path) -> None:
