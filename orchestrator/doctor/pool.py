@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, func, select
 
 from orchestrator.clouds import Clouds
-from orchestrator.fleet.pools import OURS
+from orchestrator.fleet.rungs import Rung, ladder
 from orchestrator.model.tables import Hold, Node, Pool, table
 from providers.base import Finding, Misconfigured, ProviderError, Verdict
 
 pools, nodes, holds = table(Pool), table(Node), table(Hold)
 
 RECENT = timedelta(days=1)
+SIZES = ("SMALL", "MEDIUM", "LARGE")
 NEVER_CALLED = ("boot_timeout", "enrol_timeout")
-
-
-@dataclass(frozen=True, slots=True)
-class Rung:
-    """One way a pool launches: in which cloud, and with what."""
-
-    label: str
-    cloud: str
-    image: str
-    instance_types: Sequence[str]
-    template: Mapping[str, object]
 
 
 def all_pools(connection: Connection) -> list[dict[str, Any]]:
@@ -37,19 +26,23 @@ def all_pools(connection: Connection) -> list[dict[str, Any]]:
 
 
 def rungs(pool: Mapping[str, Any]) -> list[Rung]:
-    launch = pool["launch"]
-    types = dict.fromkeys([launch["instance_type"], *launch.get("sizes", {}).values()])
-    template = {key: value for key, value in launch.items() if key not in OURS}
-    return [Rung(launch["instance_type"], pool["cloud"], launch["image"], list(types), template)]
+    """Each kind of machine that the pool may launch, those of its sizes too."""
+    templates = (pool["launch"], *pool["launch"].get("rungs", ()))
+    sizes = sorted({size for template in templates for size in template.get("sizes", {})})
+    return list({rung.kind: rung for size in (None, *sizes) for rung in ladder(pool, instance_type=size)}.values())
 
 
 def inspect(clouds: Clouds, rung: Rung) -> Iterator[Finding]:
-    """What the provider says of this rung's image, types and places."""
+    """What the provider says of this rung's image, type and places."""
+    if rung.instance_type in SIZES:
+        fix = f"give the rung `sizes` with {rung.instance_type} in the words of cloud {rung.cloud}"
+        told = f"{rung.instance_type} means nothing there, and a launch for a job that asks for it fails"
+        yield Finding("sizes", Verdict.WARNING, f"{told}; {fix}")
+        return
     try:
         provider = clouds.get(rung.cloud)
         provider.validate(rung.template)
-        for instance_type in rung.instance_types:
-            yield from provider.inspect(rung.image, instance_type, rung.template)
+        yield from provider.inspect(rung.image, rung.instance_type, rung.template)
     except Misconfigured as error:
         yield Finding("launch", Verdict.WRONG, str(error))
     except ProviderError as error:

@@ -320,15 +320,30 @@ def test_a_pool_that_is_held_back_says_by_what(store: Store) -> None:
     assert "m5.large in eu-1a is not tried before 08:01:00 UTC: none left" in found["held"].told
 
 
-def test_each_type_of_a_pool_is_inspected_and_each_finding_told_once(store: Store, tmp_path: Path) -> None:
+def test_each_rung_of_a_pool_and_each_of_its_sizes_is_inspected_in_its_own_cloud(store: Store, tmp_path: Path) -> None:
     def findings(image: str, instance_type: str, template: Mapping[str, object]) -> list[Finding]:
-        wrong = Finding("size", Verdict.WRONG, f"there is no {instance_type}")
-        return [Finding("image", Verdict.OK, f"{image} is there"), *([wrong] if instance_type.startswith("large") else [])]
+        verdict = Verdict.WRONG if instance_type.startswith("large") else Verdict.OK
+        return [Finding("size", verdict, f"{image} on {instance_type} in {template.get('zone', 'any zone')}")]
 
-    store.pool()
-    doctor = Doctor(Settings(data_dir=tmp_path), Clouds(toy=Cloud(findings=findings)), store.engine, store.clock)  # type: ignore[arg-type]
-    found = [f.told for about, f in doctor.examine().told() if about.startswith("pool main, ")]
-    assert found == ["ami-1 is there", "there is no large.1"]
+    rungs = [{"zone": "a"}, {"name": "elsewhere", "cloud": "other", "image": "img-2", "instance_type": "c2"}]
+    launch = {
+        "image": "ami-1",
+        "instance_type": "small.1",
+        "sizes": {"SMALL": "small.1", "LARGE": "large.1"},
+        "rungs": rungs,
+    }
+    store.pool(launch=launch)
+    clouds = Clouds(toy=Cloud(findings=findings), other=Cloud(findings=findings))
+    doctor = Doctor(Settings(data_dir=tmp_path), clouds, store.engine, store.clock)  # type: ignore[arg-type]
+    told = [(about, found.told) for about, found in doctor.examine().told() if about.startswith("pool main, ")]
+    assert told == [
+        ("pool main, small.1, a", "ami-1 on small.1 in a"),
+        ("pool main, elsewhere", "img-2 on c2 in any zone"),
+        ("pool main, elsewhere", told[2][1]),
+        ("pool main, elsewhere", told[3][1]),
+        ("pool main, large.1, a", "ami-1 on large.1 in a"),
+    ]
+    assert "LARGE means nothing there" in told[2][1] and "SMALL means nothing there" in told[3][1]
 
 
 def test_an_examination_goes_on_past_a_silent_cloud_and_a_defect(store: Store, tmp_path: Path) -> None:
@@ -347,7 +362,7 @@ def test_an_examination_goes_on_past_a_silent_cloud_and_a_defect(store: Store, t
     assert "ZeroDivisionError" in told["pool odd, small.1", "defect"].told
     assert told["pool none, small.1", "launch"].verdict is Verdict.WRONG
     document = diagnosis.document()
-    assert not document["healthy"] and document["counts"]["wrong"] == 3
+    assert not document["healthy"] and document["counts"]["wrong"] == 5
 
 
 def test_warnings_alone_are_no_illness() -> None:
