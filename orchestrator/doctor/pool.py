@@ -10,6 +10,7 @@ from sqlalchemy import Connection, func, select
 
 from orchestrator.clouds import Clouds
 from orchestrator.fleet.rungs import Rung, ladder
+from orchestrator.fleet.signals import BEGAN, FETCHED, RUNNING
 from orchestrator.model.tables import Hold, Node, Pool, table
 from providers.base import Finding, Misconfigured, ProviderError, Verdict
 
@@ -17,7 +18,7 @@ pools, nodes, holds = table(Pool), table(Node), table(Hold)
 
 RECENT = timedelta(days=1)
 SIZES = ("SMALL", "MEDIUM", "LARGE")
-NEVER_CALLED = ("boot_timeout", "enrol_timeout")
+NEVER_ENROLLED = ("boot_timeout", "enrol_timeout")
 
 
 def all_pools(connection: Connection) -> list[dict[str, Any]]:
@@ -64,22 +65,24 @@ def history(connection: Connection, pool: Mapping[str, Any], url: str, now: date
 
 
 def _came_home(connection: Connection, pool: Mapping[str, Any], url: str, now: datetime) -> Iterator[Finding]:
+    """The machines of the last day that brought no agent: those never heard of, and those heard of while booting."""
     recent = (nodes.c.pool_id == pool["id"], nodes.c.launched_at > now - RECENT)
     came = connection.execute(select(func.count()).where(*recent, nodes.c.enrolled_at.is_not(None))).scalar_one()
-    lost = (nodes.c.enrolled_at.is_(None), nodes.c.end_reason.in_(NEVER_CALLED))
-    phase = func.coalesce(nodes.c.boot_phase, "machine started")
-    query = select(phase.label("phase"), func.count().label("machines"), func.max(nodes.c.id).label("last"))
-    phases = connection.execute(query.where(*recent, *lost).group_by(phase).order_by(phase)).all()
-    if not phases:
-        if came:
-            yield Finding("machines", Verdict.OK, f"{came} machine(s) of the last day called home")
-        return
-    lost_count, last = sum(row.machines for row in phases), max(row.last for row in phases)
-    reached = ", ".join(f"{row.phase} ({row.machines})" for row in phases)
-    check = (
-        f"from their network to {url} there must be a route that no firewall or security group closes, and the image needs "
-        f"cloud-init and Python; `orchestrator node console {last}` shows how the last one booted"
-    )
-    verdict = Verdict.WARNING if came else Verdict.WRONG
-    told = f"{lost_count} of {lost_count + came} machine(s) of the last day ran and never called home, as far as: {reached}"
-    yield Finding("machines", verdict, f"{told}. {check}")
+    lost = (nodes.c.enrolled_at.is_(None), nodes.c.end_reason.in_(NEVER_ENROLLED))
+    heard = func.coalesce(nodes.c.boot_phase, RUNNING).in_((BEGAN, FETCHED))
+    query = select(heard.label("heard"), func.count().label("machines"), func.max(nodes.c.id).label("last"))
+    troubles = connection.execute(query.where(*recent, *lost).group_by(heard).order_by(heard)).all()
+    every = came + sum(row.machines for row in troubles)
+    for row in troubles:
+        if row.heard:
+            told = "reached this master while booting, but brought no agent: the image needs Python 3.8 or newer, and disk"
+        else:
+            told = (
+                f"ran and never called home: their network needs a way to {url} that no firewall or security group closes, "
+                "and the image needs cloud-init"
+            )
+        verdict = Verdict.WARNING if came else Verdict.WRONG
+        console = f"`orchestrator node console {row.last}` shows how the last one booted"
+        yield Finding("machines", verdict, f"{row.machines} of {every} machine(s) of the last day {told}; {console}")
+    if came and not troubles:
+        yield Finding("machines", Verdict.OK, f"{came} machine(s) of the last day called home")

@@ -288,17 +288,25 @@ def history(store: Store, pool_id: int) -> dict[str, Finding]:
 def test_machines_that_ran_and_never_called_home(store: Store) -> None:
     main = store.pool()
     assert history(store, main) == {}
-    for phase in (None, None, "cloud-init began"):
+    for phase in (None, "instance running"):
         store.node(main, NodeState.TERMINATED, end_reason="boot_timeout", boot_phase=phase)
     found = history(store, main)["machines"]
     assert found.verdict is Verdict.WRONG
     last = store.rows(Node)[-1].id
-    for text in ("3 of 3", "cloud-init began (1)", "machine started (2)", URL, f"orchestrator node console {last}"):
+    for text in ("2 of 2", "never called home", URL, f"orchestrator node console {last}"):
         assert text in found.told
     store.node(main)
     assert history(store, main)["machines"].verdict is Verdict.WARNING
     store.clock.move(2 * 86_400)
     assert history(store, main) == {}
+
+
+def test_machines_that_reached_the_master_and_brought_no_agent(store: Store) -> None:
+    main = store.pool()
+    store.node(main, NodeState.TERMINATED, end_reason="enrol_timeout", boot_phase="agent fetched")
+    found = history(store, main)["machines"]
+    assert "1 of 1 machine(s) of the last day reached this master while booting" in found.told
+    assert "never called home" not in found.told
 
 
 def test_machines_that_came_home_and_ones_ended_for_another_reason(store: Store) -> None:
