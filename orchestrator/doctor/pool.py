@@ -27,7 +27,9 @@ def all_pools(connection: Connection) -> list[dict[str, Any]]:
 
 
 def rungs(pool: Mapping[str, Any]) -> list[Rung]:
-    """Each kind of machine that the pool may launch, those of its sizes too."""
+    """Each kind of machine that the pool may launch, those of its sizes too; none where machines exist already and join."""
+    if "instance_type" not in pool["launch"]:
+        return []
     templates = (pool["launch"], *pool["launch"].get("rungs", ()))
     sizes = sorted({size for template in templates for size in template.get("sizes", {})})
     return list({rung.kind: rung for size in (None, *sizes) for rung in ladder(pool, instance_type=size)}.values())

@@ -354,6 +354,13 @@ def test_each_rung_of_a_pool_and_each_of_its_sizes_is_inspected_in_its_own_cloud
     assert "LARGE means nothing there" in told[2][1] and "SMALL means nothing there" in told[3][1]
 
 
+def test_a_pool_of_machines_that_exist_already_has_no_rung_to_inspect(store: Store, tmp_path: Path) -> None:
+    store.pool(launch={})
+    doctor = Doctor(Settings(data_dir=tmp_path), Clouds(toy=Cloud()), store.engine, store.clock)  # type: ignore[arg-type]
+    diagnosis = doctor.examine()
+    assert diagnosis.healthy and list(diagnosis.findings) == ["master", "cloud toy", "pool main"]
+
+
 def test_an_examination_goes_on_past_a_silent_cloud_and_a_defect(store: Store, tmp_path: Path) -> None:
     def defect(*_: object) -> list[Finding]:
         raise ZeroDivisionError
