@@ -111,7 +111,7 @@ class Doctor:
             return [Finding("settings", Verdict.WRONG, str(error))]
         return [
             *cloud.answers(provider),
-            *cloud.endpoint(provider.endpoint, self._clock),
+            *cloud.endpoint(provider.endpoint, utc_now),  # the host's own clock: calls are signed with it
             *house.reachable_from(self._settings.url, provider.endpoint),
         ]
 
