@@ -72,11 +72,11 @@ class Clouds:
                 provider = maker(installation=self._installation, **options)
                 if faultpoints.on():
                     provider = cast(Provider, faultpoints.Watched(provider))
-                self._providers[name] = LimitedProvider(provider, self._limiter(settings.account or name))
+                self._providers[name] = LimitedProvider(provider, self._limiter(settings.limiter or name))
             return self._providers[name]
 
-    def _limiter(self, account: str) -> Limiter:
-        return self._limiters.setdefault(account, Limiter(self._seconds))
+    def _limiter(self, name: str) -> Limiter:
+        return self._limiters.setdefault(name, Limiter(self._seconds))
 
 
 def _maker(cloud: str, provider: str) -> Maker:

@@ -20,7 +20,7 @@ class CloudSettings(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     provider: str = "ec2"
-    account: str | None = None
+    limiter: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:

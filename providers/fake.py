@@ -134,6 +134,7 @@ class FakeProvider:
 
     user_data_limit = 16_384
     rents = True
+    endpoint = ""
 
     def __init__(self, cloud: FakeCloud, installation: str) -> None:
         self._cloud = cloud

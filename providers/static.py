@@ -12,6 +12,7 @@ class StaticProvider:
 
     user_data_limit = 0
     rents = False
+    endpoint = ""
 
     def __init__(self, *, installation: str) -> None:
         self._installation = installation

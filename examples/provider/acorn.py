@@ -31,6 +31,7 @@ class AcornProvider:
 
     def __init__(self, *, installation: str, url: str, key: str, timeout_s: float = 20) -> None:
         self._installation = installation
+        self.endpoint = url
         self._http = httpx.Client(base_url=url, headers={"X-Key": key}, timeout=timeout_s, trust_env=False)
 
     def validate(self, template: Mapping[str, object]) -> None:

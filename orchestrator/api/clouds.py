@@ -69,7 +69,7 @@ def catalogue(master: MasterDep, _: Caller, name: CloudName, kind: Kind) -> Page
 
 def _cloud(master: Master, name: str) -> CloudOut:
     settings = master.settings.clouds[name]
-    known = {"name": name, "provider": settings.provider, "account": settings.account or name}
+    known = {"name": name, "provider": settings.provider, "limiter": settings.limiter or name}
     try:
         provider = master.clouds.get(name)
     except ProviderError as error:

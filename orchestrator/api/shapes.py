@@ -264,7 +264,7 @@ class UsageOut(BaseModel):
 class CloudOut(BaseModel):
     name: str
     provider: str
-    account: str = Field(description="clouds of one account share its rate limit")
+    limiter: str = Field(description="clouds of the same limiter share one rate limit")
     rents: bool | None = Field(description="false: its machines exist already and only join; null: not known, see trouble")
     trouble: str | None = Field(description="why it cannot be used at all; `orchestrator doctor` asks the cloud itself")
     usage: UsageOut | None

@@ -18,7 +18,7 @@ CloudName = Annotated[str, typer.Argument(metavar="CLOUD", help="name of a cloud
 def list_clouds(session: Session) -> None:
     """All clouds of the settings, and the pace of their calls."""
     page = session.api.get("clouds")
-    columns = ("name", "provider", "account", "calls", "calls/s at most", "held back", "trouble")
+    columns = ("name", "provider", "limiter", "calls", "calls/s at most", "held back", "trouble")
     none = "The settings name no cloud; add a table such as [clouds.aws]."
     session.show(page, lambda: table(columns, map(_row, page["items"]), none))
 
@@ -74,4 +74,4 @@ def _row(cloud: dict[str, Any]) -> tuple[object, ...]:
     throttled = usage["throttled_for_s"]
     trouble = cloud["trouble"] or (f"throttled by the cloud for {throttled:.0f} s" if throttled is not None else None)
     calls = sum(usage["calls"].values())
-    return cloud["name"], cloud["provider"], cloud["account"], calls, usage["rate"], usage["held_back"], trouble
+    return cloud["name"], cloud["provider"], cloud["limiter"], calls, usage["rate"], usage["held_back"], trouble

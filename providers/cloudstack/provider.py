@@ -56,6 +56,7 @@ class CloudStackProvider:
         from .connection import Calls
 
         keys = find_account(url, profile, config_file)
+        self.endpoint = keys.url
         self._installation = installation
         self._timeout_s = timeout_s
         self._call = Calls(keys, timeout_s, ca_file if ca_file and verify else verify)

@@ -19,7 +19,7 @@ from theatre import Director, until
 from orchestrator.demo.stage import Stage, stage
 
 PLAIN = {key: value for key, value in os.environ.items() if not key.startswith("ORCHESTRATOR_")}
-NOWHERE = 'look_s = 2\n[clouds.nowhere]\naccount = "lost"\nendpoint_url = "http://127.0.0.1:9"\naccess_key_id = "x"\nsecret_access_key = "y"'
+NOWHERE = 'look_s = 2\n[clouds.nowhere]\nlimiter = "lost"\nendpoint_url = "http://127.0.0.1:9"\naccess_key_id = "x"\nsecret_access_key = "y"'
 
 
 @dataclass
@@ -59,7 +59,7 @@ def verdicts(diagnosis: Any, about: str) -> dict[str, str]:
 def test_what_a_pool_may_name_is_listed(operator: Operator) -> None:
     clouds = {cloud["name"]: cloud for cloud in operator.json("cloud", "list")["items"]}
     assert set(clouds) == {"local", "nowhere"}
-    assert clouds["nowhere"]["account"] == "lost"
+    assert clouds["nowhere"]["limiter"] == "lost"
     assert clouds["local"]["usage"]["calls"]["launch"] == 1
     assert clouds["nowhere"]["usage"]["last_error"].startswith("instances: EC2 could not")
     assert "t3.micro" in operator.run("cloud", "sizes", "local").stdout

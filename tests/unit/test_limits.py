@@ -284,8 +284,8 @@ def test_clouds_of_one_account_share_its_limit(time: Seconds) -> None:
     options = {"access_key_id": "a", "secret_access_key": "b", "endpoint_url": "http://127.0.0.1:9"}
     clouds = Clouds(
         {
-            "north": CloudSettings(account="acme", **options),
-            "south": CloudSettings(account="acme", **options),
+            "north": CloudSettings(limiter="acme", **options),
+            "south": CloudSettings(limiter="acme", **options),
             "apart": CloudSettings(**options),
         },
         "eo-1",
