@@ -15,7 +15,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 from orchestrator import faultpoints
 from providers.base import Misconfigured, Provider, ProviderError
 from providers.limited import LimitedProvider
-from providers.limits import Limiter, Seconds
+from providers.limits import Limiter, Seconds, Usage
 
 if TYPE_CHECKING:
     from orchestrator.settings import CloudSettings
@@ -35,7 +35,7 @@ class Clouds:
         self._settings = settings
         self._installation = installation
         self._seconds = seconds
-        self._providers: dict[str, LimitedProvider] = {}
+        self._providers: dict[str, Provider] = {}
         self._limiters: dict[str, Limiter] = {}
         self._lock = threading.Lock()
 
@@ -57,7 +57,7 @@ class Clouds:
         except ProviderError:
             return True
 
-    def get(self, name: str) -> LimitedProvider:
+    def get(self, name: str) -> Provider:
         """The provider of this cloud. Raises UnknownCloud with the names there are, Misconfigured for wrong options."""
         with self._lock:
             if name not in self._providers:
@@ -72,11 +72,15 @@ class Clouds:
                 provider = maker(installation=self._installation, **options)
                 if faultpoints.on():
                     provider = cast(Provider, faultpoints.Watched(provider))
-                self._providers[name] = LimitedProvider(provider, self._limiter(settings.limiter or name))
+                self._providers[name] = LimitedProvider(provider, self._limiter(name))
             return self._providers[name]
 
-    def _limiter(self, name: str) -> Limiter:
-        return self._limiters.setdefault(name, Limiter(self._seconds))
+    def usage(self, name: str) -> Usage:
+        """How the calls to this cloud of the settings are, and to all that share its limiter."""
+        return self._limiter(name).usage()
+
+    def _limiter(self, cloud: str) -> Limiter:
+        return self._limiters.setdefault(self._settings[cloud].limiter or cloud, Limiter(self._seconds))
 
 
 def _maker(cloud: str, provider: str) -> Maker:

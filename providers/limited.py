@@ -17,7 +17,7 @@ from .base import (
     ProviderError,
     Unavailable,
 )
-from .limits import Limiter, Usage
+from .limits import Limiter
 
 T = TypeVar("T")
 WITHIN_S = 120.0  # several times what one request may take: a verb may need some of them
@@ -39,10 +39,6 @@ class LimitedProvider:
         self.user_data_limit = inner.user_data_limit
         self.rents = inner.rents
         self.endpoint: str = getattr(inner, "endpoint", "")  # a provider older than this attribute may lack it
-
-    @property
-    def usage(self) -> Usage:
-        return self._limiter.usage()
 
     def validate(self, template: Mapping[str, object]) -> None:
         self._inner.validate(template)

@@ -74,4 +74,4 @@ def _cloud(master: Master, name: str) -> CloudOut:
         provider = master.clouds.get(name)
     except ProviderError as error:
         return CloudOut(**known, rents=None, trouble=str(error), usage=None)
-    return CloudOut(**known, rents=provider.rents, trouble=None, usage=UsageOut(**asdict(provider.usage)))
+    return CloudOut(**known, rents=provider.rents, trouble=None, usage=UsageOut(**asdict(master.clouds.usage(name))))

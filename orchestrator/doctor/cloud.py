@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 
 from orchestrator.clock import Clock
 from orchestrator.doctor.probe import ask, expiry, shown_certificate
-from providers.base import Finding, Misconfigured, ProviderError, RateLimited, Unauthorised, Verdict
-from providers.limited import LimitedProvider
+from providers.base import Finding, Misconfigured, Provider, ProviderError, RateLimited, Unauthorised, Verdict
+from providers.limits import Usage
 
 TAKES_CALLS = ("credentials", "settings", "answers")  # what `answers` may find wrong
 SKEW_NOTED_S = 30.0
 SKEW_REFUSED_S = 240.0  # signatures of EC2 hold five minutes
 
 
-def answers(provider: LimitedProvider) -> Iterator[Finding]:
+def answers(provider: Provider, usage: Callable[[], Usage]) -> Iterator[Finding]:
     """Credentials, region and endpoint, by one small call; then whether the cloud holds us back."""
     try:
         provider.check()
@@ -31,9 +31,9 @@ def answers(provider: LimitedProvider) -> Iterator[Finding]:
         yield Finding("answers", Verdict.WRONG, str(error))
     else:
         yield Finding("credentials", Verdict.OK, "it answers and takes the credentials")
-    usage = provider.usage
-    if usage.throttled_for_s is not None:
-        told = f"the cloud has refused {usage.refused} call(s) as too many; now at most {usage.rate:g} a second are made"
+    pace = usage()
+    if pace.throttled_for_s is not None:
+        told = f"the cloud has refused {pace.refused} call(s) as too many; now at most {pace.rate:g} a second are made"
         yield Finding("rate limit", Verdict.WARNING, f"{told}, slowly more again. Who else uses this account?")
 
 

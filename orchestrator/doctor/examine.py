@@ -110,7 +110,7 @@ class Doctor:
         except ProviderError as error:
             return [Finding("settings", Verdict.WRONG, str(error))]
         return [
-            *cloud.answers(provider),
+            *cloud.answers(provider, partial(self._clouds.usage, name)),
             *cloud.endpoint(provider.endpoint, utc_now),  # the host's own clock: calls are signed with it
             *house.reachable_from(self._settings.url, provider.endpoint),
         ]

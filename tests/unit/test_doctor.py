@@ -25,7 +25,7 @@ from orchestrator.model.tables import Hold, Node, Pool, table
 from orchestrator.settings import CloudSettings, Settings
 from providers.base import Finding, Misconfigured, ProviderError, RateLimited, Unauthorised, Unavailable, Verdict
 from providers.limited import LimitedProvider
-from providers.limits import Limiter
+from providers.limits import Limiter, Usage
 
 if TYPE_CHECKING:
     from conftest import Store
@@ -162,6 +162,7 @@ class Cloud:
 
     user_data_limit = 100
     rents = True
+    endpoint = ""
 
     def __init__(self, error: ProviderError | None = None, findings: Callable[..., list[Finding]] = lambda *_: []) -> None:
         self.error = error
@@ -179,21 +180,27 @@ class Cloud:
         self.check()
         return self.findings(image, instance_type, template)
 
-    def limited(self) -> LimitedProvider:
-        return LimitedProvider(self, Limiter())  # type: ignore[arg-type]
-
 
 class Clouds:
     def __init__(self, **clouds: Cloud) -> None:
-        self._clouds = {name: cloud.limited() for name, cloud in clouds.items()}
+        self._limiters = {name: Limiter() for name in clouds}
+        self._clouds = {name: LimitedProvider(cloud, self._limiters[name]) for name, cloud in clouds.items()}  # type: ignore[arg-type]
 
     def names(self) -> list[str]:
         return sorted(self._clouds)
+
+    def usage(self, name: str) -> Usage:
+        return self._limiters[name].usage()
 
     def get(self, name: str) -> LimitedProvider:
         if name not in self._clouds:
             raise Misconfigured(f"no cloud is named {name}")
         return self._clouds[name]
+
+
+def answers(one: Cloud) -> Iterator[Finding]:
+    clouds = Clouds(one=one)
+    return cloud.answers(clouds.get("one"), lambda: clouds.usage("one"))
 
 
 @pytest.mark.parametrize(
@@ -207,14 +214,13 @@ class Clouds:
     ],
 )
 def test_what_a_cloud_s_first_answer_means(error: ProviderError | None, subject: str, verdict: Verdict) -> None:
-    found = next(iter(cloud.answers(Cloud(error).limited())))
+    found = next(iter(answers(Cloud(error))))
     assert (found.subject, found.verdict) == (subject, verdict)
     assert error is None or str(error) in found.told
 
 
 def test_an_account_that_is_throttled_is_told_with_its_pace() -> None:
-    limited = Cloud(RateLimited("too many calls", 30)).limited()
-    told = [finding.told for finding in cloud.answers(limited)]
+    told = [finding.told for finding in answers(Cloud(RateLimited("too many calls", 30)))]
     assert "25 a second" in told[1]
 
 

@@ -104,8 +104,13 @@ def cloud() -> Cloud:
 
 
 @pytest.fixture
-def limited(cloud: Cloud, time: Seconds) -> LimitedProvider:
-    return LimitedProvider(cloud, Limiter(time))
+def limiter(time: Seconds) -> Limiter:
+    return Limiter(time)
+
+
+@pytest.fixture
+def limited(cloud: Cloud, limiter: Limiter) -> LimitedProvider:
+    return LimitedProvider(cloud, limiter)
 
 
 def made(call: Callable[[], object], tries: int = 1000) -> int:
@@ -160,7 +165,9 @@ def test_those_sent_away_come_again_one_after_the_other(limited: LimitedProvider
         limited.launch(REQUEST)
 
 
-def test_a_refusal_is_heeded_to_its_end_and_halves_the_rate(limited: LimitedProvider, cloud: Cloud, time: Seconds) -> None:
+def test_a_refusal_is_heeded_to_its_end_and_halves_the_rate(
+    limiter: Limiter, limited: LimitedProvider, cloud: Cloud, time: Seconds
+) -> None:
     cloud.fails.append(RateLimited("too many", 30))
     assert wait_of(limited.instances) == 30
     time.now += 29.9
@@ -168,21 +175,21 @@ def test_a_refusal_is_heeded_to_its_end_and_halves_the_rate(limited: LimitedProv
     assert cloud.calls["instances"] == 1
     time.now += 1.1
     limited.instances()
-    assert RATE_MOST / 2 <= limited.usage.rate < RATE_MOST / 2 + 1
-    assert limited.usage.throttled_for_s == 31
+    assert RATE_MOST / 2 <= limiter.usage().rate < RATE_MOST / 2 + 1
+    assert limiter.usage().throttled_for_s == 31
 
 
-def test_the_rate_comes_back_by_itself(limited: LimitedProvider, cloud: Cloud, time: Seconds) -> None:
+def test_the_rate_comes_back_by_itself(limiter: Limiter, limited: LimitedProvider, cloud: Cloud, time: Seconds) -> None:
     for _ in range(12):
         cloud.fails.append(RateLimited("too many", 5))
         wait_of(limited.instances)
         time.now += 6
         limited.terminate(["i-1"])  # so the bucket is in use
-    assert limited.usage.rate < 2
+    assert limiter.usage().rate < 2
     time.now += 200
     limited.instances()
-    assert limited.usage.rate == RATE_MOST
-    assert limited.usage.throttled_for_s is None
+    assert limiter.usage().rate == RATE_MOST
+    assert limiter.usage().throttled_for_s is None
 
 
 def test_it_settles_at_what_the_cloud_takes(limited: LimitedProvider, cloud: Cloud, time: Seconds) -> None:
@@ -213,13 +220,13 @@ def test_calls_under_way_together_that_are_refused_halve_the_rate_once(cloud: Cl
     assert limiter.usage().refused == 8
 
 
-def test_the_rate_never_falls_to_nothing(limited: LimitedProvider, cloud: Cloud, time: Seconds) -> None:
+def test_the_rate_never_falls_to_nothing(limiter: Limiter, limited: LimitedProvider, cloud: Cloud, time: Seconds) -> None:
     for _ in range(100):
         time.now += 0.001
         cloud.fails.append(RateLimited("too many", 0))
         with suppress(RateLimited):
             limited.terminate(["i-1"])
-    assert limited.usage.rate >= RATE_LEAST
+    assert limiter.usage().rate >= RATE_LEAST
 
 
 def test_a_throttled_account_still_ends_machines(limited: LimitedProvider, cloud: Cloud) -> None:
@@ -255,8 +262,10 @@ def test_at_most_so_many_calls_at_a_time_and_terminations_find_a_place(limited: 
     limited.launch(REQUEST)
 
 
-def test_a_call_without_an_end_costs_its_caller_the_time_out_and_one_place(cloud: Cloud, time: Seconds) -> None:
-    limited = LimitedProvider(cloud, Limiter(time), within_s=0.01)
+def test_a_call_without_an_end_costs_its_caller_the_time_out_and_one_place(
+    limiter: Limiter, cloud: Cloud, time: Seconds
+) -> None:
+    limited = LimitedProvider(cloud, limiter, within_s=0.01)
     cloud.open.clear()
     with pytest.raises(OutcomeUnknown, match="has not answered launch"):
         limited.launch(REQUEST)
@@ -265,18 +274,20 @@ def test_a_call_without_an_end_costs_its_caller_the_time_out_and_one_place(cloud
     assert cloud.calls["launch"] == 1
     with pytest.raises(Unavailable, match="has not answered instances"):
         limited.instances()
-    assert limited.usage.under_way == 2
+    assert limiter.usage().under_way == 2
     cloud.open.set()
 
 
-def test_an_error_of_the_provider_is_the_caller_s(limited: LimitedProvider, cloud: Cloud, time: Seconds) -> None:
+def test_an_error_of_the_provider_is_the_caller_s(
+    limiter: Limiter, limited: LimitedProvider, cloud: Cloud, time: Seconds
+) -> None:
     cloud.fails.append(Unauthorised("the key is wrong"))
     with pytest.raises(Unauthorised, match="the key is wrong"):
         limited.check()
     time.now += 5
-    assert limited.usage.last_error == "check: the key is wrong"
-    assert limited.usage.last_error_ago_s == 5
-    assert limited.usage.calls == {"check": 1}
+    assert limiter.usage().last_error == "check: the key is wrong"
+    assert limiter.usage().last_error_ago_s == 5
+    assert limiter.usage().calls == {"check": 1}
     assert limited.console("i-1") == "up"
 
 
@@ -293,5 +304,5 @@ def test_clouds_of_one_account_share_its_limit(time: Seconds) -> None:
     )
     with pytest.raises(Unavailable):
         clouds.get("north").check()
-    assert clouds.get("south").usage.calls == {"check": 1}
-    assert clouds.get("apart").usage.calls == {}
+    assert clouds.usage("south").calls == {"check": 1}
+    assert clouds.usage("apart").calls == {}
