@@ -113,6 +113,11 @@ class Base:
             return True
         return self._cursor.execute(STEPS[step]).fetchone() is not None
 
+    def last_moment(self) -> datetime | None:
+        """When the last event was: a master's clock does not go on before it."""
+        row = self._cursor.execute("SELECT at FROM event ORDER BY id DESC LIMIT 1").fetchone()
+        return datetime.fromisoformat(row[0]).replace(tzinfo=UTC) if row else None
+
     def is_away(self) -> bool:
         return self.world.now < self.away_until
 
@@ -144,6 +149,8 @@ class SimulatedMaster:
         self.process = Process(world, name)
         self.clock_offset_s = clock_offset_s  # of the host's clock
         self.clock = SteadyClock(self._wall_s, lambda: world.now)
+        if (last := base.last_moment()) is not None:
+            self.clock.not_before(last)
         self.writer = MortalWriter(base.engine, self.clock, name, base.faults, base)
         self.writer.listen(self._committed)
         self._sessions = Sessions(base.engine)
