@@ -33,7 +33,7 @@ from .base import (
     Unauthorised,
 )
 from .nova_api import Json, NovaApi, server_path
-from .nova_errors import cause_of, translated, was_cut_short
+from .nova_errors import cause_of, settles_in_s, translated
 from .nova_names import Names
 from .nova_turns import Turn, turn_of
 
@@ -70,7 +70,6 @@ _TOGETHER = 50  # servers of one POST: Nova makes about 15 a second before it an
 _DELETES = 8  # at once
 _EVER = "1970-01-01T00:00:00Z"
 _LOOK_AGAIN_S = 1.0
-_SETTLES_S = 3.0
 
 
 class NovaProvider:
@@ -250,7 +249,7 @@ class NovaProvider:
             with translated(f"launch {len(part)} of {request.instance_type}", launching=True):
                 self._api.post("/servers", body | {"server": server})
         except OutcomeUnknown as error:
-            turn.unanswered(max(_SETTLES_S, self._timeout_s) if was_cut_short(error.__cause__) else _SETTLES_S)
+            turn.unanswered(settles_in_s(error.__cause__, self._timeout_s))
             raise
         except Misconfigured:
             self._names.forget()

@@ -29,6 +29,8 @@ _BY_STATUS: dict[int, type[ProviderError]] = {
     429: RateLimited,
 }
 
+_SETTLES_S = 3.0
+
 _FIX: dict[type[ProviderError], str] = {
     RateLimited: "The account makes too many calls; it is tried again later by itself.",
     QuotaExceeded: "Nothing was created; have the project's quota raised, or lower the pool's maximum.",
@@ -57,11 +59,14 @@ def translated(doing: str, *, launching: bool = False) -> Iterator[None]:
         raise ours from error
 
 
-def was_cut_short(error: BaseException | None) -> bool:
-    """Whether we or a gateway gave up waiting, so that the cloud may be at work on the call still."""
+def settles_in_s(error: BaseException | None, timeout_s: float) -> float:
+    """How long a call that failed so may still be carried out: not at all where Nova itself has answered, for another
+    time-out where we or a gateway gave up waiting, for moments where the connection broke."""
     from keystoneauth1 import exceptions as sdk
 
-    return isinstance(error, sdk.ConnectTimeout | sdk.BadGateway | sdk.GatewayTimeout)
+    if isinstance(error, sdk.ConnectTimeout | sdk.BadGateway | sdk.GatewayTimeout):
+        return max(_SETTLES_S, timeout_s)
+    return 0.0 if isinstance(error, sdk.HttpError) else _SETTLES_S
 
 
 def _translate(error: Exception, doing: str, launching: bool) -> ProviderError | None:
