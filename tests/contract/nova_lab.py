@@ -121,7 +121,7 @@ class NovaLab(Lab):
         self.cloud.page = length
 
     def scarce(self, count: int) -> None:
-        self.cloud.quota = len(self.cloud.living()) + count
+        self.cloud.room = count
 
     def heal(self) -> None:
         self.server.faults.clear()

@@ -19,8 +19,10 @@ from typing import Any
 Json = dict[str, Any]
 
 KEYS = {  # of a request to create servers; the version that brought them
-    **dict.fromkeys("name imageRef flavorRef networks metadata key_name user_data availability_zone".split(), (2, 1)),
-    **dict.fromkeys("config_drive security_groups min_count max_count block_device_mapping_v2".split(), (2, 1)),
+    **dict.fromkeys(
+        ["name", "imageRef", "flavorRef", "networks", "metadata", "key_name", "user_data", "availability_zone"], (2, 1)
+    ),
+    **dict.fromkeys(["config_drive", "security_groups", "min_count", "max_count", "block_device_mapping_v2"], (2, 1)),
     "tags": (2, 52),
 }
 
@@ -81,7 +83,7 @@ class Cloud:
     newest: tuple[int, int] = (2, 104)
     page: int = 1000
     hide_new_s: float = 0.0
-    quota: int = -1  # instances; -1 is no limit
+    room: int | None = None  # how many more servers the quota lets be made
     full: int = 0  # launches that the scheduler finds no host for
     fault: str = "No valid host was found. "
     cell_down: bool = False
@@ -110,7 +112,7 @@ class Cloud:
         self.zones = {"az1": True, "az2": False}
 
     def heal(self) -> None:
-        self.page, self.hide_new_s, self.quota, self.full = 1000, 0.0, -1, 0
+        self.page, self.hide_new_s, self.room, self.full = 1000, 0.0, None, 0
         self.fault, self.cell_down, self.reader = Cloud.fault, False, False
 
     # -- what Nova does --
@@ -121,14 +123,15 @@ class Cloud:
         self._refuse(body, version)
         least, most = int(body.get("min_count", 1)), int(body.get("max_count", body.get("min_count", 1)))
         with self.lock:
-            used = len(self.living())
-            room = most if self.quota < 0 else self.quota - used
+            room = most if self.room is None else self.room
             if room < least:
-                text = f"Quota exceeded for instances: Requested {least}, but already used {used} of {self.quota} instances"
+                quota = len(self.living()) + room
+                text = f"Quota exceeded for instances: Requested {least}, but already used {quota} of {quota} instances"
                 raise Refused(403, "forbidden", text)
             full, self.full = self.full > 0, max(0, self.full - 1)
             names = [body["name"]] if most == 1 else [f"{body['name']}-{i + 1}" for i in range(min(most, room))]
             made = [self._made(name, body, hints, self.fault if full else None) for name in names]
+            self.room = None if self.room is None else room - len(made)
             self.servers.update((server.id, server) for server in made)
             return made[0]
 
@@ -173,7 +176,9 @@ class Cloud:
         if disk < image["min_disk"]:
             raise Refused(400, "badRequest", "Flavor's disk is smaller than the minimum size specified in image metadata.")
         if body["networks"] == "auto":
-            raise Refused(409, "conflictingRequest", "Multiple possible networks found, use a Network ID to be more specific.")
+            raise Refused(
+                409, "conflictingRequest", "Multiple possible networks found, use a Network ID to be more specific."
+            )
         for network in body["networks"]:
             if _by_id(self.networks, network["uuid"]) is None:
                 raise Refused(400, "badRequest", f"Network {network['uuid']} could not be found.")
@@ -228,7 +233,12 @@ class Cloud:
         now = time.time()
         status = server.status(now)
         deleting = server.deleted_at is not None and status != "DELETED"
-        address = {"version": 4, "addr": "10.20.0.9", "OS-EXT-IPS:type": "fixed", "OS-EXT-IPS-MAC:mac_addr": "fa:16:3e:00:00:01"}
+        address = {
+            "version": 4,
+            "addr": "10.20.0.9",
+            "OS-EXT-IPS:type": "fixed",
+            "OS-EXT-IPS-MAC:mac_addr": "fa:16:3e:00:00:01",
+        }
         shown: Json = {
             "id": server.id,
             "name": server.name,
@@ -249,9 +259,9 @@ class Cloud:
         return shown
 
     def limits(self) -> Json:
-        living = self.living()
-        absolute = {"maxTotalInstances": self.quota, "totalInstancesUsed": len(living)}
-        absolute |= {"maxTotalCores": -1, "totalCoresUsed": len(living), "maxTotalRAMSize": -1, "totalRAMUsed": 0}
+        used = len(self.living())
+        absolute = {"maxTotalInstances": -1 if self.room is None else used + self.room, "totalInstancesUsed": used}
+        absolute |= {"maxTotalCores": -1, "totalCoresUsed": used, "maxTotalRAMSize": -1, "totalRAMUsed": 0}
         return {"limits": {"rate": [], "absolute": absolute}}
 
 

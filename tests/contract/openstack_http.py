@@ -38,10 +38,10 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: OpenStackServer
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._serve()
 
-    do_POST = do_DELETE = do_GET
+    do_POST = do_DELETE = do_GET  # noqa: N815
 
     def log_message(self, *_: object) -> None:
         pass
@@ -119,7 +119,10 @@ class Handler(BaseHTTPRequestHandler):
             for service, path in ends.items()
         ]
         said = {"methods": ["application_credential"], "expires_at": "2099-01-01T00:00:00.000000Z", "catalog": catalogue}
-        said |= {"project": {"id": "p", "name": "p", "domain": {"id": "d", "name": "d"}}, "issued_at": "2026-01-01T00:00:00.000000Z"}
+        said |= {
+            "project": {"id": "p", "name": "p", "domain": {"id": "d", "name": "d"}},
+            "issued_at": "2026-01-01T00:00:00.000000Z",
+        }
         said |= {"user": {"id": "u", "name": "u", "domain": {"id": "d", "name": "d"}}, "roles": []}
         return 201, {"token": said}, {"X-Subject-Token": token}
 
