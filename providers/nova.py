@@ -291,12 +291,23 @@ class NovaProvider:
             try:
                 self._api.delete_server(id_)
             except Conflict:
-                if not self._api.get("compute", server_path(id_))["server"]["locked"]:
+                if not self._unlocked(id_):
                     raise
-                self._api.post(server_path(id_, "/action"), {"unlock": None})
                 self._api.delete_server(id_)
         except NotFound:
             return
+
+    def _unlocked(self, id_: str) -> bool:
+        """Take a lock off this server; False where there was none."""
+        from keystoneauth1.exceptions import Forbidden
+
+        if not self._api.get("compute", server_path(id_))["server"]["locked"]:
+            return False
+        try:
+            self._api.post(server_path(id_, "/action"), {"unlock": None})
+        except Forbidden as error:
+            raise Misconfigured(f"{id_} is locked by an administrator: have it unlocked, so that it can end") from error
+        return True
 
 
 def _parts(request: LaunchRequest) -> Iterator[range]:

@@ -342,13 +342,21 @@ def test_locked_servers_are_unlocked_and_ended(tenant: Tenant, nova: NovaLab) ->
     assert nova.alive(given) == set()
 
 
-def test_lock_that_we_may_not_take_off_is_told_after_all_others_were_ended(tenant: Tenant, nova: NovaLab) -> None:
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(403, Misconfigured), (409, Unavailable)],
+    ids=["locked by an administrator", "in the midst of a resize"],
+)
+def test_lock_that_stays_is_told_after_all_others_were_ended(
+    tenant: Tenant, nova: NovaLab, status: int, kind: type[ProviderError]
+) -> None:
     given = ids(tenant.provider.launch(tenant.request(count=3)))
     stuck = min(given)
     nova.cloud.servers[stuck].locked = True
-    nova.server.faults.append(Fault(f"POST .*/servers/{stuck}/action", status=409, text="is in the midst of a resize"))
-    with pytest.raises(Unavailable, match=stuck):
+    nova.server.faults.append(Fault(f"POST .*/servers/{stuck}/action", status=status, text="Policy doesn't allow it"))
+    with pytest.raises(ProviderError, match=stuck) as caught:
         tenant.provider.terminate(given)
+    assert type(caught.value) is kind
     assert nova.alive(given) == {stuck}
 
 

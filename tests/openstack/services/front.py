@@ -23,7 +23,7 @@ class Front:
         rule = self.matching(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
         time.sleep(rule.get("delay_s", 0))
         if rule.get("status"):
-            environ["wsgi.input"].read()
+            body(environ)
             said = {"fault": {"code": rule["status"], "message": rule["text"]}}
             return answer(start_response, rule["status"], said, rule["headers"])
         if rule.get("drop") == "request":
@@ -49,17 +49,21 @@ class Front:
     def told(self, environ, start_response):
         with self.lock:
             if environ["REQUEST_METHOD"] == "POST":
-                self.rules.append(json.loads(environ["wsgi.input"].read()))
+                self.rules.append(json.loads(body(environ)))
             if environ["REQUEST_METHOD"] == "DELETE":
                 self.rules.clear()
             return answer(start_response, 200, {"calls": self.calls})
 
 
+def body(environ):
+    return environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+
+
 def answer(start_response, status, said, headers=()):
-    body = json.dumps(said).encode()
-    always = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    text = json.dumps(said).encode()
+    always = {"Content-Type": "application/json", "Content-Length": str(len(text))}
     start_response(f"{status} Told", list({**always, **dict(headers)}.items()))
-    return [body]
+    return [text]
 
 
 def hang_up(environ):

@@ -40,6 +40,7 @@ def told(compute, order):
     match order:
         case {"spoil": names, "failure": failure}:
             Hypervisor.spoilt, Hypervisor.failure = names, failure
+            return
         case {"power_off": uuid}:
             driver.instances[uuid].state = power_state.SHUTDOWN
         case {"lose": uuid}:

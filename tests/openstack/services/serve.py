@@ -11,7 +11,7 @@ import threading
 import uuid
 from contextlib import contextmanager, nullcontext
 
-from front import Front, answer
+from front import Front, answer, body
 
 APPLICATIONS = {
     "keystone": "keystone.wsgi.api",
@@ -92,7 +92,7 @@ def with_orders(application, compute):
     def orderly(environ, start_response):
         if environ["PATH_INFO"] != "/_nova":
             return application(environ, start_response)
-        order = json.loads(environ["wsgi.input"].read())
+        order = json.loads(body(environ))
         if "page" in order:
             CONF.set_override("max_limit", order["page"], "api")
         else:
