@@ -63,7 +63,10 @@ class ControlPlane:
             who |= {"auth_type": "password", "auth_url": f"{self.url('keystone')}/v3"}
             return f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in who.items())
 
-        asked = account("keystone_authtoken")
+        def asked(type_: str) -> str:
+            """Who checks tokens, and for which service: without it no access rule of a credential is ever met."""
+            return f"{account('keystone_authtoken')}service_type = {type_}\n"
+
         etc = self.folder / "etc"
         return {
             "keystone": f"""{common("keystone")}{database("keystone")}
@@ -78,7 +81,7 @@ enabled = true
 backend = oslo_cache.dict
 """,
             "glance-api": f"""{common("glance")}enabled_backends = files:file
-{database("glance")}{asked}
+{database("glance")}{asked("image")}
 [glance_store]
 default_backend = files
 [files]
@@ -98,7 +101,7 @@ state_path = {self.folder}/state
 notify_nova_on_port_status_changes = false
 notify_nova_on_port_data_changes = false
 dhcp_agent_notification = false
-{database("neutron")}{asked}
+{database("neutron")}{asked("network")}
 [ml2]
 type_drivers = local
 tenant_network_types = local
@@ -109,7 +112,7 @@ quota_port = -1
 [oslo_concurrency]
 lock_path = {self.folder}/state
 """,
-            "placement": f"{common('placement')}{database('placement', 'placement_database')}{asked}",
+            "placement": f"{common('placement')}{database('placement', 'placement_database')}{asked('placement')}",
             "nova": f"""{common("nova")}host = node
 my_ip = 127.0.0.1
 compute_driver = lab.Hypervisor
@@ -124,9 +127,9 @@ backend = nova.keymgr.conf_key_mgr.ConfKeyManager
 fixed_key = {"0" * 64}
 [filter_scheduler]
 enabled_filters = ComputeFilter,ServerGroupAntiAffinityFilter
-{database("nova_api", "api_database")}{database("nova")}{asked}
-{account("neutron")}{account("placement")}{account("service_user")}{account("glance")}
-endpoint_override = {self.url("glance")}
+{database("nova_api", "api_database")}{database("nova")}{asked("compute")}
+{account("neutron")}{account("placement")}{account("service_user")}send_service_user_token = true
+{account("glance")}endpoint_override = {self.url("glance")}
 """,
         }
 
@@ -257,7 +260,7 @@ endpoint_override = {self.url("glance")}
                 subnet = {"network_id": id_, "ip_version": 4, "cidr": "10.20.0.0/16", "name": name}
                 self.call("neutron", "POST", "/v2.0/subnets", {"subnet": subnet})
 
-    def member(self, name: str) -> dict[str, str]:
+    def member(self, name: str, access_rules: list[dict[str, str]]) -> dict[str, str]:
         """A project with one user, and an application credential of that user with the role `member`; its `auth`."""
         roles = {role["name"]: role["id"] for role in self.call("keystone", "GET", "/v3/roles")["roles"]}
         project = {"project": {"name": name, "domain_id": "default"}}
@@ -268,10 +271,12 @@ endpoint_override = {self.url("glance")}
         signed_in = httpx.post(
             f"{self.url('keystone')}/v3/auth/tokens", json={"auth": _password(name, self.password, name)}, timeout=60
         )
-        credential = {"application_credential": {"name": "orchestrator", "roles": [{"name": "member"}]}}
+        credential = {"name": "orchestrator", "roles": [{"name": "member"}], "access_rules": access_rules}
         path = f"/v3/users/{user_id}/application_credentials"
         token = {"X-Auth-Token": signed_in.headers["X-Subject-Token"]}
-        made = self.call("keystone", "POST", path, credential, **token)["application_credential"]
+        made = self.call("keystone", "POST", path, {"application_credential": credential}, **token)[
+            "application_credential"
+        ]
         return {
             "auth_url": f"{self.url('keystone')}/v3",
             "application_credential_id": made["id"],
