@@ -236,7 +236,10 @@ enabled_filters = ComputeFilter,ServerGroupAntiAffinityFilter
         self.call("keystone", "POST", "/v3/auth/tokens", {"auth": _password("admin", self.password, "admin")})
 
     def publish(self) -> None:
-        """The catalogue."""
+        """The catalogue; and the role by which the services' calls to each other are told from a user's."""
+        role = self.call("keystone", "GET", "/v3/roles?name=service")["roles"][0]["id"]
+        admin = self.call("keystone", "GET", "/v3/users?name=admin")["users"][0]["id"]
+        self.call("keystone", "PUT", f"/v3/projects/{self.project_id('admin')}/users/{admin}/roles/{role}")
         for service, type_ in TYPES.items():
             made = self.call("keystone", "POST", "/v3/services", {"service": {"type": type_, "name": service}})
             for interface in ("public", "internal"):
