@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
+import shlex
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from nova_lab import QUOTA_TEXT, TEMPLATE, NovaLab, account, nova_lab
 from openstack_http import Fault
 
@@ -31,6 +35,7 @@ from providers.base import (
 from providers.contract.lab import Tenant, ids
 from providers.nova import NovaProvider
 
+ROOT = Path(__file__).resolve().parents[2]
 POST = NovaLab.calls_of["launch"]
 
 
@@ -403,6 +408,34 @@ def test_inspect_says_what_is_wrong_and_the_fix(
     usual = {"image": nova.image, "instance_type": nova.instance_type, "template": TEMPLATE}
     (wrong,) = [each for each in tenant.provider.inspect(**{**usual, **settings}) if each.verdict is Verdict.WRONG]
     assert re.search(words, wrong.told), wrong.told
+
+
+# -- the documents --
+
+
+def documented(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs" / "openstack.md").read_text(), re.DOTALL)
+
+
+def test_documented_clouds_yaml_and_settings_make_a_provider(
+    nova: NovaLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (entry,) = yaml.safe_load(documented("yaml")[0])["clouds"].values()
+    ours = account(nova.server.url)
+    assert {**entry, "auth": set(entry["auth"])} == {**ours, "auth": set(ours["auth"]), "region_name": "RegionOne"}
+    written(nova, tmp_path, monkeypatch).check()
+    (settings,) = tomllib.loads(documented("toml")[0])["clouds"].values()
+    assert settings.pop("provider") == "nova"
+    assert set(settings) <= set(inspect.signature(NovaProvider).parameters)
+
+
+def test_documented_pool_can_be_created(tenant: Tenant) -> None:
+    (command,) = [block for block in documented("sh") if "orchestrator pool create" in block]
+    words = shlex.split(command.replace("\\\n", " "))
+    pairs = [words[i + 1].split("=", 1) for i, word in enumerate(words) if word == "--launch"]
+    template = {key: json.loads(value) for key, value in pairs}
+    assert template
+    tenant.provider.validate(template)
 
 
 # -- the provider as such --
