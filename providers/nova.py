@@ -33,7 +33,7 @@ from .base import (
     Unauthorised,
 )
 from .nova_api import Json, NovaApi, server_path
-from .nova_errors import cause_of, settles_in_s, translated
+from .nova_errors import SETTLES_S, cause_of, settles_in_s, translated
 from .nova_names import Names
 from .nova_turns import Turn, turn_of
 
@@ -118,7 +118,7 @@ class NovaProvider:
         with turn_of(request.launch_id) as turn:
             found = self._settled(request, turn)
             self._refuse_another(request, found)
-            if self._ask_for_missing(request, found, turn):
+            if self._ask_for_missing(request, found, turn) or len(found) < request.count:
                 found = self._appeared(request)
         tags = {**request.tags, TAG_INSTALLATION: self._installation, TAG_LAUNCH: request.launch_id}
         return [_instance(server, tags) for server in found]
@@ -184,7 +184,7 @@ class NovaProvider:
                 raise Misconfigured(f"the tag {key!r} is longer than the {_TEXT} characters that Nova takes: shorten it")
 
     def _settled(self, request: LaunchRequest, turn: Turn) -> list[Json]:
-        """The servers of earlier tries. Those of an unanswered one may still be on their way: it is looked for a while."""
+        """The servers of earlier tries. Those of the last one may still be on their way: it is looked for a while."""
         found = self._of_launch(request)
         pause_s = 0.25
         while len(found) < request.count and not turn.settled:
@@ -248,8 +248,9 @@ class NovaProvider:
         try:
             with translated(f"launch {len(part)} of {request.instance_type}", launching=True):
                 self._api.post("/servers", body | {"server": server})
+            turn.settles_in(SETTLES_S)
         except OutcomeUnknown as error:
-            turn.unanswered(settles_in_s(error.__cause__, self._timeout_s))
+            turn.settles_in(settles_in_s(error.__cause__, self._timeout_s))
             raise
         except Misconfigured:
             self._names.forget()

@@ -29,7 +29,7 @@ _BY_STATUS: dict[int, type[ProviderError]] = {
     429: RateLimited,
 }
 
-_SETTLES_S = 3.0
+SETTLES_S = 3.0
 
 _FIX: dict[type[ProviderError], str] = {
     RateLimited: "The account makes too many calls; it is tried again later by itself.",
@@ -65,8 +65,8 @@ def settles_in_s(error: BaseException | None, timeout_s: float) -> float:
     from keystoneauth1 import exceptions as sdk
 
     if isinstance(error, sdk.ConnectTimeout | sdk.BadGateway | sdk.GatewayTimeout):
-        return max(_SETTLES_S, timeout_s)
-    return 0.0 if isinstance(error, sdk.HttpError) else _SETTLES_S
+        return max(SETTLES_S, timeout_s)
+    return 0.0 if isinstance(error, sdk.HttpError) else SETTLES_S
 
 
 def _translate(error: Exception, doing: str, launching: bool) -> ProviderError | None:

@@ -1,4 +1,4 @@
-"""Who of this process may launch under an id, and for how long an unanswered POST may still bring servers.
+"""Who of this process may launch under an id, and for how long a POST may still bring servers.
 
 A cloud with idempotency tokens needs none of this. It is lost with the process, which is no harm: the next one takes
 longer to start than a POST takes to arrive, and looks before it asks.
@@ -26,8 +26,8 @@ class Turn:
         """Whether all that an earlier try asked for must have come by now."""
         return time.monotonic() >= self.settles_at
 
-    def unanswered(self, settles_in_s: float) -> None:
-        self.settles_at = time.monotonic() + settles_in_s
+    def settles_in(self, seconds: float) -> None:
+        self.settles_at = time.monotonic() + seconds
 
 
 _turns: dict[str, Turn] = {}

@@ -119,6 +119,10 @@ class RealNovaLab(NovaLab):
         self._order(page=length)
 
     def scarce(self, count: int) -> None:
+        deadline = time.monotonic() + self.within_s
+        while any(server["OS-EXT-STS:task_state"] == "deleting" for server in self._servers().values()):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
         self._set_quota(len(self._servers()) + count)
 
     def heal(self) -> None:
@@ -153,6 +157,8 @@ def real_nova_lab(plane: ControlPlane, folder: Path, microversion: str | None) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OS_CLIENT_CONFIG_FILE", str(folder / "clouds.yaml"))
         lab = RealNovaLab(plane, project)
+        for timeout_s in (lab.patience_s, 60):
+            lab.provider("", timeout_s=timeout_s)  # signed in, before a test spoils it
         lab.heal()
         yield lab
 
