@@ -30,6 +30,8 @@ class Hypervisor(fake.FakeDriver):
         super().spawn(context, instance, *args, **more)
 
     def get_console_output(self, context, instance):
+        if instance.uuid not in self.instances:  # Nova asks for the console of what is not spawned yet, too
+            raise exception.InstanceNotFound(instance_id=instance.uuid)
         text = base64.b64decode(instance.user_data or "").decode(errors="replace")
         return "\n".join(["guest login:", *re.findall("^echo (.*)$", text, re.MULTILINE), ""])
 
