@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test simulate simulate-mutants check format bench test-boot test-restart kill-demo lock wheel \
+.PHONY: help setup demo serve test simulate simulate-mutants check format bench test-boot test-openstack test-restart kill-demo lock wheel \
   clean
 
 help: ## show this list
@@ -60,6 +60,9 @@ bench: setup ## every benchmark, one JSON line each
 
 test-boot: setup ## a real Debian guest boots our user data with real cloud-init (root, in a container)
 	tests/boot/run
+
+test-openstack: setup ## the contract suite on a real Keystone, Glance, Neutron and Nova (some minutes, their own environment)
+	tests/openstack/run
 
 test-restart: setup ## kill -9 at every fault point of the master and its agents, on both databases
 	$(BIN)/python -m pytest -n 2 -m restart

@@ -134,10 +134,9 @@ def test_fewer_machines_than_asked_are_no_error(tenant: Tenant, lab: Lab) -> Non
     lab.scarce(2)
     request = tenant.request(count=5)
     given = tenant.provider.launch(request)
-    late = "no capacity" in lab.late_refusals
-    assert len(given) == (5 if late else 2)
+    assert len(given) in ((2, 5) if "no capacity" in lab.late_refusals else (2,))
     settled = (InstanceState.RUNNING, InstanceState.ERROR)
     seen = tenant.wait_for(lambda seen: len(seen) == len(given) and all(each.state in settled for each in seen))
     assert sum(map(is_up, seen)) == 2
-    assert [each.cause for each in seen if not is_up(each)] == [Cause.NO_CAPACITY] * (3 if late else 0)
+    assert [each.cause for each in seen if not is_up(each)] == [Cause.NO_CAPACITY] * (len(given) - 2)
     assert ids(tenant.provider.launch(request)) == ids(given) == tenant.launched()

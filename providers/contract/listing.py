@@ -44,7 +44,7 @@ def test_one_failed_page_fails_the_listing(tenant: Tenant, lab: Lab) -> None:
 def test_new_machines_may_take_a_while_to_be_seen(tenant: Tenant, lab: Lab) -> None:
     lab.hide_new(0.5)
     given = tenant.provider.launch(tenant.request(count=2))
-    assert tenant.provider.instances() == []
+    assert ids(tenant.provider.instances()) <= ids(given)  # some clouds are looked at until they show them
     seen = tenant.wait_for(lambda seen: len(seen) == 2)
     assert ids(seen) == ids(given)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nova_lab import nova_lab
 
 from providers import localcloud
 from providers.base import TAG_INSTALLATION
@@ -169,7 +170,7 @@ def ec2_lab(folder: Path, lab: type[Ec2Lab] = Ec2Lab) -> Iterator[Ec2Lab]:
         yield lab(cloud)
 
 
-LABS = {"ec2": ec2_lab, "ec2-fleet": partial(ec2_lab, lab=Ec2FleetLab)}
+LABS = {"ec2": ec2_lab, "ec2-fleet": partial(ec2_lab, lab=Ec2FleetLab), "nova": nova_lab}
 
 
 def own_cloud(kind: type[Ec2Lab] = Ec2Lab) -> Any:
