@@ -9,7 +9,6 @@ from processes import KILL, kill_group, spawn
 
 CHECK_S = 30.0
 PROBE_S = 10.0  # a shell that has nothing to do takes longer only where no job would get on either
-LOOK_S = 0.1
 ROOM = 32 << 20
 
 
@@ -27,7 +26,7 @@ class Engine:
         self._environment = environment
         self._probe = None  # type: int | None
         self._begun = 0.0
-        self._next = self._look_at = 0.0
+        self._next = 0.0
         self._checks = 0
 
     @property
@@ -46,12 +45,9 @@ class Engine:
 
     def ready(self):
         # type: () -> bool
-        """Whether a task may be started now. Asked before each, so only the disk's room is looked at, and not each time."""
-        now = time.monotonic()
-        if now >= self._look_at and not self.trouble:
-            self._look_at = now + LOOK_S
-            if not self._has_room():
-                self.check()
+        """Whether a task may be started now. Asked before each, so only the disk's room is looked at."""
+        if not self.trouble and not self._has_room():
+            self.check()
         return not self.trouble
 
     def check(self):

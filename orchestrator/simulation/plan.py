@@ -48,7 +48,7 @@ PER_CALL: dict[str, float] = {
     "master dies before a cloud call": 0.04,
     "master dies after a cloud call": 0.04,
     # agents
-    "process does not start": 0.03,
+    "process does not start": 0.1,
     "engine is sick": 0.2,
 }
 """Faults that strike at an opportunity, and the most likely they ever are."""

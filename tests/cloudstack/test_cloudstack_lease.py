@@ -46,8 +46,11 @@ class Master:
         self.watcher = Watcher(store.writer, self, store.clock, **about)  # type: ignore[arg-type]
         self.reaper = Reaper(store.writer, self)  # type: ignore[arg-type]
 
-    def names(self) -> list[str]:
+    def renting(self) -> list[str]:
         return ["cs"]
+
+    def joined(self) -> list[str]:
+        return []
 
     def get(self, _: str) -> CloudStackProvider:
         return self.provider
