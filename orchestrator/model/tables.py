@@ -11,9 +11,11 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -21,6 +23,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     desc,
+    false,
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.types import TypeDecorator
@@ -88,6 +91,11 @@ def _json(nullable: bool = False) -> Any:
     return Field(default_factory=dict, sa_column=Column(JSON, nullable=nullable))
 
 
+def _from_database(default: Any, kind: Any) -> Any:
+    """A column that inserts on the hot path leave to the database's own default."""
+    return Field(default=default, sa_column=Column(kind, nullable=False, server_default=str(default)))
+
+
 def _text(nullable: bool = True) -> Any:
     return Field(default=None if nullable else "", sa_column=Column(Text, nullable=nullable))
 
@@ -100,27 +108,107 @@ class Meta(SQLModel, table=True):
 
 
 class Client(SQLModel, table=True):
-    """A tenant: owns jobs, and the tokens its jobs and nodes carry."""
+    """A tenant: owns templates, parameters and jobs, and the tokens its jobs and nodes carry.
+
+    `weight` is its share of nodes that several clients use; `turn` where its next task will stand (see `Task`)."""
 
     id: int = _id()
     name: str = Field(unique=True)
+    weight: float = 1.0
+    turn: float = _from_database(0, Float)
+    notify: list[Any] | None = _json(nullable=True)
     created_at: datetime = _time(nullable=False)
 
 
+class ClientParam(SQLModel, table=True):
+    """A parameter that all jobs of a client have. A secret one's `value` is encrypted."""
+
+    __tablename__ = "client_param"
+    __table_args__ = (UniqueConstraint("client_id", "name"),)
+
+    id: int = _id()
+    client_id: int = _reference("client.id", nullable=False)
+    name: str
+    value: str = _text(nullable=False)
+    secret: bool = False
+    updated_at: datetime = _time(nullable=False)
+    updated_by: str
+
+
+class Template(SQLModel, table=True):
+    """A named job file of a client. `number` is that of its current version; committed versions never change."""
+
+    id: int = _id()
+    name: str = Field(unique=True)
+    client_id: int = _reference("client.id", nullable=False)
+    number: int
+    created_at: datetime = _time(nullable=False)
+    deleted_at: datetime | None = _time()
+
+
+class TemplateVersion(SQLModel, table=True):
+    """A job file as it was committed: `source` as it was written, `document` canonical, `sha256` of the canonical one."""
+
+    __tablename__ = "template_version"
+    __table_args__ = (UniqueConstraint("template_id", "number"),)
+
+    id: int = _id()
+    template_id: int = _reference("template.id", nullable=False)
+    number: int
+    sha256: str
+    document: dict[str, Any] = _json()
+    source: str = _text(nullable=False)
+    note: str = _text(nullable=False)
+    committed_by: str
+    committed_at: datetime = _time(nullable=False)
+
+
 class ApiToken(SQLModel, table=True):
-    """A person's or a program's key to the API, kept as a hash."""
+    """A person's or a program's key to the API, kept as a hash. `client_id` limits it to one client."""
 
     __tablename__ = "api_token"
 
     id: int = _id()
     name: str = Field(unique=True)
     hash: str = Field(unique=True)
+    role: str = "admin"
+    client_id: int | None = _number()
+    user_id: int | None = _number()
     created_at: datetime = _time(nullable=False)
+    expires_at: datetime | None = _time()
     revoked_at: datetime | None = _time()
 
 
+class User(SQLModel, table=True):
+    """A person. `client_id` limits what they see and do to one client. (`user` is a word of SQL.)"""
+
+    __tablename__ = "person"
+
+    id: int = _id()
+    name: str = Field(unique=True)
+    password_hash: str
+    role: str
+    client_id: int | None = _reference("client.id")
+    must_change_password: bool = False
+    created_at: datetime = _time(nullable=False)
+    disabled_at: datetime | None = _time()
+
+
+class Login(SQLModel, table=True):
+    """A person at a browser. The cookie's value is kept as a hash."""
+
+    id: int = _id()
+    hash: str = Field(unique=True)
+    user_id: int = _reference("person.id", nullable=False, index=True)
+    csrf: str
+    created_at: datetime = _time(nullable=False)
+    expires_at: datetime = _time(nullable=False)
+
+
 class Pool(SQLModel, table=True):
-    """Machines of one cloud under one policy within bounds. `launch` is the template every launch begins from."""
+    """Machines of one cloud under one policy within bounds. `launch` is the template every launch begins from.
+
+    `labels` say what its machines have, `clients` who may use them (None: all), `prices` what an hour costs by type."""
 
     id: int = _id()
     name: str = Field(unique=True)
@@ -130,6 +218,9 @@ class Pool(SQLModel, table=True):
     max_nodes: int = 10
     slots: int = 1
     launch: dict[str, Any] = _json()
+    labels: list[str] | None = _json(nullable=True)
+    clients: list[str] | None = _json(nullable=True)
+    prices: dict[str, float] | None = _json(nullable=True)
     boot_timeout_s: int = 600
     heartbeat_timeout_s: int = 90
     drain_timeout_s: int = 300
@@ -153,13 +244,20 @@ class Pool(SQLModel, table=True):
 
 
 class Job(SQLModel, table=True):
-    """One run of a job file. Its state is derived from its tasks; `open_tasks` counts those not ended yet."""
+    """One run of a job file. Its state is derived from its tasks; `open_tasks` counts those not ended yet.
+
+    `version` is the SHA-256 of its canonical job file, `template_version_id` the committed one it was launched from,
+    `rerun_of` the job it does again. In a `dry_run` every command is replaced by a short sleep."""
 
     id: int = _id()
     name: str
     client_id: int = _reference("client.id", nullable=False)
     spec: dict[str, Any] = _json()
     params: dict[str, Any] = _json()
+    version: str | None = None
+    template_version_id: int | None = _number()
+    rerun_of: int | None = _number()
+    dry_run: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
     token: str | None = None
     operation: str | None = None
     priority: int = 0
@@ -176,10 +274,13 @@ class Job(SQLModel, table=True):
 
 
 class Task(SQLModel, table=True):
-    """One unit of a job's graph, on one node. `waiting_on` counts the needs not done yet."""
+    """One unit of a job's graph, on one node. `waiting_on` counts the needs not done yet.
+
+    `turn` orders tasks of one priority: tasks of several clients alternate by their weights. `condition` is its `when:`,
+    `values` what its matrix gave this one, `outputs` what it wrote for later ones, `progress` (0 … 1) what it reports."""
 
     __table_args__ = (
-        Index("ix_task_queue", "state", "token", desc("priority"), "id"),
+        Index("ix_task_queue", "state", "token", desc("priority"), "turn", "id"),
         Index("ix_task_job", "job_id", "state"),
         Index("ix_task_run_after", "run_after"),
     )
@@ -192,6 +293,15 @@ class Task(SQLModel, table=True):
     token: str | None = None
     pool_id: int | None = _reference("pool.id")
     params: dict[str, Any] | None = _json(nullable=True)
+    values: dict[str, Any] | None = _json(nullable=True)
+    condition: str | None = _text()
+    outputs: dict[str, Any] | None = _json(nullable=True)
+    progress: float | None = None
+    progress_note: str | None = None
+    slots: int = _from_database(1, Integer)
+    memory_mb: int | None = None
+    labels: list[str] | None = _json(nullable=True)
+    turn: float = _from_database(0, Float)
     priority: int = 0
     state: str = TaskState.WAITING
     reason: str | None = _text()
@@ -231,6 +341,35 @@ class Attempt(SQLModel, table=True):
     claimed_at: datetime = _time(nullable=False)
     started_at: datetime | None = _time()
     finished_at: datetime | None = _time()
+
+
+class Artifact(SQLModel, table=True):
+    """A file that a task declared, as it was when the attempt ended. `path` is relative to the attempt's work folder."""
+
+    __table_args__ = (UniqueConstraint("attempt_id", "path"),)
+
+    id: int = _id()
+    job_id: int = _reference("job.id", nullable=False, index=True)
+    task_id: int = _reference("task.id", nullable=False)
+    attempt_id: int = _reference("attempt.id", nullable=False)
+    path: str = _text(nullable=False)
+    size: int = Field(sa_column=Column(BigInteger(), nullable=False))
+    sha256: str
+    stored_at: datetime = _time(nullable=False)
+
+
+class Notification(SQLModel, table=True):
+    """One message about a job's end to one place: sent once it was answered for, tried again until it is given up."""
+
+    id: int = _id()
+    job_id: int = _reference("job.id", nullable=False, index=True)
+    target: dict[str, Any] = _json()
+    state: str = Field(default="pending", index=True)
+    reason: str | None = _text()
+    tries: int = 0
+    run_after: datetime | None = _time()
+    created_at: datetime = _time(nullable=False)
+    sent_at: datetime | None = _time()
 
 
 class Deployment(SQLModel, table=True):
@@ -311,6 +450,7 @@ class Node(SQLModel, table=True):
     reason: str | None = _text()
     token: str | None = None
     slots: int = 1
+    memory_mb: int | None = None
     instance_id: str | None = Field(default=None, unique=True)
     address: str | None = None
     protected: bool = False

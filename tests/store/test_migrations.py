@@ -78,7 +78,7 @@ def test_the_queue_index_orders_by_priority(empty_database_url: str) -> None:
     }
     with engine.connect() as connection:
         sql = connection.execute(text(query[engine.dialect.name])).scalar_one()
-    assert sql.replace('"', "").endswith("(state, token, priority DESC, id)")
+    assert sql.replace('"', "").endswith("(state, token, priority DESC, turn, id)")
     engine.dispose()
 
 
