@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     orphan_grace_s: float = Field(60.0, ge=0, description="how long a machine of ours without a row may stay")
     visibility_s: float = Field(60.0, ge=0, description="how long a cloud may take to show a new machine")
     log_limit_mb: float = Field(16.0, gt=0, description="largest log kept of one attempt")
+    currency: str = Field("USD", max_length=20, description="what the prices of pools are in: any text")
     clouds: dict[str, CloudSettings] = Field(default_factory=dict, description="cloud accounts by name")
 
     @classmethod

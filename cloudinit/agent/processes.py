@@ -20,12 +20,13 @@ DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD]
 class Running:
     """One attempt under way. Times are of the monotonic clock but `started_at`, which the master is told."""
 
-    __slots__ = ("attempt", "deadline", "grace_s", "pid", "started", "started_at", "stopping", "work")
+    __slots__ = ("attempt", "deadline", "grace_s", "pid", "slots", "started", "started_at", "stopping", "work")
 
     def __init__(self, order, pid, work):
         # type: (dict, int, str) -> None
         self.attempt = order["attempt"]
         self.pid = pid
+        self.slots = order.get("slots", 1)
         self.work = work
         self.started = time.monotonic()
         self.started_at = time.time()

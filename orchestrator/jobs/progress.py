@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, bindparam, func, insert, select, update
 
+from orchestrator.jobs.fits import Needs, wakes
 from orchestrator.model.states import JOB_OPEN, JobState, TaskState
 from orchestrator.model.tables import Deployment, Job, Task, TaskNeed, table
 from orchestrator.store.doors import Move, advance
@@ -60,6 +61,7 @@ class Ready:
     token: str | None
     pool_id: int | None
     spec: Mapping[str, Any]
+    wakes: int = 1  # nodes that are to look
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ def _begin(tx: Tx, ready: Iterable[Ready]) -> list[Ended]:
         if task.kind == "deploy":
             done.append(task)
         elif task.kind == "run":
-            tx.queued[task.token, task.pool_id] += 1
+            tx.queued[task.token, task.pool_id] += task.wakes
     moves = [
         Move(
             task.id,
@@ -196,9 +198,13 @@ def _release_dependents(tx: Tx, succeeded: Sequence[Ended]) -> list[Ready]:
             tx.connection.execute(update(tasks).where(tasks.c.id.in_(ids)).values(counted))
     ready = []
     columns = (tasks.c.id, tasks.c.job_id, tasks.c.kind, tasks.c.token, tasks.c.pool_id, tasks.c.spec)
+    sizes = (tasks.c.slots, tasks.c.memory_mb, tasks.c.labels)
     for ids in _chunks(list(met)):
         free = (tasks.c.id.in_(ids), tasks.c.state == TaskState.WAITING, tasks.c.waiting_on == 0)
-        ready += [Ready(*row) for row in tx.connection.execute(select(*columns).where(*free).order_by(tasks.c.id))]
+        rows = tx.connection.execute(select(*columns, *sizes).where(*free).order_by(tasks.c.id))
+        ready += [
+            Ready(row.id, row.job_id, row.kind, row.token, row.pool_id, row.spec, wakes(Needs.of(row))) for row in rows
+        ]
     moves = [
         Move(
             task.id,

@@ -18,12 +18,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from orchestrator.jobs.duration import Duration
+from orchestrator.jobs.fits import PLAIN, Needs
+from orchestrator.jobs.memory import Memory
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 TokenText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._$-]{1,100}$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 EnvValue = Annotated[str, StringConstraints(max_length=32_768)]
 ExitCode = Annotated[int, Field(strict=True, ge=-255, lt=1 << 31)]
+Slots = Annotated[int, Field(strict=True, ge=1, le=256)]
 RetryReason = Literal["exit", "signal", "timed_out", "killed"]
 Operation = Literal["deploy", "undeploy", "deploy_and_undeploy"]
 
@@ -105,6 +108,9 @@ class _Target(Strict):
     env: dict[EnvName, EnvValue] = {}
     retry: Retry | None = None
     timeout: Timeout | None = None
+    labels: Annotated[list[Name], Field(max_length=50)] | None = None
+    slots: Slots | None = None
+    memory: Memory | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -173,6 +179,15 @@ class JobSpec(_Target):
         if problems:
             raise SpecError(problems)
         return self
+
+    def needs_of(self, task: TaskSpec) -> Needs:
+        """What the task needs of its node: its own values first, then the job's."""
+        if task.kind != "run":
+            return PLAIN
+        labels = self.labels if task.labels is None else task.labels
+        if not labels and self.slots is self.memory is task.slots is task.memory is None:
+            return PLAIN
+        return Needs(task.slots or self.slots or 1, task.memory or self.memory, tuple(sorted(set(labels or ()))))
 
     def target(self, task: TaskSpec) -> Infrastructure:
         """What this task asks for: its own values first, then the job's; the token only if it stands on the task."""

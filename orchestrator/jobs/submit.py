@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select
 
-from orchestrator.jobs import progress
+from orchestrator.jobs import admission, fits, progress
 from orchestrator.jobs.spec import SIZES, Infrastructure, JobSpec, SpecError, TaskSpec
 from orchestrator.model.states import JobState, TaskState
 from orchestrator.model.tables import Client, Job, Pool, Task, TaskNeed, table
@@ -19,7 +19,7 @@ jobs, tasks, needs, pools, clients = (table(m) for m in (Job, Task, TaskNeed, Po
 _insert_task = Prepared(
     insert(tasks).returning(tasks.c.id),
     ("job_id", "name", "kind", "spec", "token", "pool_id", "priority", "state", "reason", "waiting_on", "queued_at",
-     "attempts", "job_failures", "infrastructure_failures"),
+     "slots", "memory_mb", "labels", "attempts", "job_failures", "infrastructure_failures"),
 )  # fmt: skip
 _insert_job = Prepared(
     insert(jobs).returning(jobs.c.id),
@@ -84,6 +84,7 @@ def _check_against_pools(spec: JobSpec, known: Mapping[str, Mapping[str, Any]]) 
         elif target.instance_type in SIZES[1:] and target.instance_type not in pool["launch"].get("sizes", {}):
             fix = f"give it a meaning under sizes: in pool {target.pool!r}, or write the cloud's own name"
             problems.append((f"{path}.instance_type", f"the size {target.instance_type} is unknown there; {fix}"))
+    problems += admission.problems(spec, known)
     if problems:
         # A task that inherits the job's block has the job's mistake: say it once.
         inherited = {message for path, message in problems if path.startswith("infrastructure")}
@@ -127,6 +128,7 @@ def _client_id(tx: Tx, name: str) -> int:
 
 def _store_tasks(tx: Tx, spec: JobSpec, job_id: int, known: Mapping[str, Mapping[str, Any]]) -> list[progress.Ready]:
     targets = [_placed(spec.target(task), spec, job_id, known) for task in spec.tasks]
+    asking = [spec.needs_of(task) for task in spec.tasks]
     job_token = spec.asked.token
     inherited = scoped_token(spec.client, job_token, job_id) if job_token else None
     rows: list[dict[str, Any]] = [
@@ -142,11 +144,14 @@ def _store_tasks(tx: Tx, spec: JobSpec, job_id: int, known: Mapping[str, Mapping
             "reason": "submitted",
             "waiting_on": len(set(task.needs)),
             "queued_at": None if task.needs else tx.now,
+            "slots": asked.slots,
+            "memory_mb": asked.memory_mb,
+            "labels": list(asked.labels) or None,
             "attempts": 0,
             "job_failures": 0,
             "infrastructure_failures": 0,
         }
-        for task, target in zip(spec.tasks, targets, strict=True)
+        for task, target, asked in zip(spec.tasks, targets, asking, strict=True)
     ]
     ids = [row.id for row in _insert_task.each(tx.connection, rows)]
     by_name = {task.name: id_ for task, id_ in zip(spec.tasks, ids, strict=True)}
@@ -158,8 +163,8 @@ def _store_tasks(tx: Tx, spec: JobSpec, job_id: int, known: Mapping[str, Mapping
     if edges:
         tx.connection.execute(insert(needs), edges)
     return [
-        progress.Ready(id_, job_id, row["kind"], row["token"], row["pool_id"], row["spec"])
-        for id_, row in zip(ids, rows, strict=True)
+        progress.Ready(id_, job_id, row["kind"], row["token"], row["pool_id"], row["spec"], fits.wakes(asked))
+        for id_, row, asked in zip(ids, rows, asking, strict=True)
         if row["state"] == TaskState.QUEUED
     ]
 

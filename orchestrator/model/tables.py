@@ -88,7 +88,9 @@ def _reference(target: str, *, index: bool = False, nullable: bool = True) -> An
 
 
 def _json(nullable: bool = False) -> Any:
-    return Field(default_factory=dict, sa_column=Column(JSON, nullable=nullable))
+    if nullable:
+        return Field(default=None, sa_column=Column(JSON(none_as_null=True)))
+    return Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
 
 
 def _from_database(default: Any, kind: Any) -> Any:
