@@ -78,7 +78,7 @@ def _claim(token_rule: ColumnElement[bool]) -> Prepared:
             _fits,
             or_(tasks.c.labels.is_(None), Within(tasks.c.labels, _labels_of_pool)),
         )
-        .order_by(tasks.c.priority.desc(), tasks.c.id)
+        .order_by(tasks.c.priority.desc(), tasks.c.turn, tasks.c.id)
         .limit(bindparam("wanted"))
         .with_for_update(skip_locked=True, of=tasks)
     )

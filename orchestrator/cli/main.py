@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator.cli import clouds, jobs, nodes, pools
+from orchestrator.cli import clouds, jobs, nodes, pools, shares
 from orchestrator.cli.audit import audit
 from orchestrator.cli.demo import demo
 from orchestrator.cli.doctor import doctor
@@ -49,6 +49,7 @@ app.add_typer(jobs.app, name="job")
 app.add_typer(pools.app, name="pool")
 app.add_typer(nodes.app, name="node")
 app.add_typer(clouds.app, name="cloud")
+app.add_typer(shares.app, name="client")
 command(app, "doctor")(doctor)
 command(app, "audit")(audit)
 app.command("backup")(backup)

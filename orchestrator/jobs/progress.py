@@ -13,7 +13,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, bindparam, func, insert, select, update
 
-from orchestrator.jobs.fits import Needs, wakes
+from orchestrator.jobs import turns
+from orchestrator.jobs.fits import PLAIN, Needs, wakes
 from orchestrator.model.states import JOB_OPEN, JobState, TaskState
 from orchestrator.model.tables import Deployment, Job, Task, TaskNeed, table
 from orchestrator.store.doors import Move, advance
@@ -61,7 +62,7 @@ class Ready:
     token: str | None
     pool_id: int | None
     spec: Mapping[str, Any]
-    wakes: int = 1  # nodes that are to look
+    needs: Needs = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ def _begin(tx: Tx, ready: Iterable[Ready]) -> list[Ended]:
         if task.kind == "deploy":
             done.append(task)
         elif task.kind == "run":
-            tx.queued[task.token, task.pool_id] += task.wakes
+            tx.queued[task.token, task.pool_id] += wakes(task.needs)
     moves = [
         Move(
             task.id,
@@ -202,16 +203,15 @@ def _release_dependents(tx: Tx, succeeded: Sequence[Ended]) -> list[Ready]:
     for ids in _chunks(list(met)):
         free = (tasks.c.id.in_(ids), tasks.c.state == TaskState.WAITING, tasks.c.waiting_on == 0)
         rows = tx.connection.execute(select(*columns, *sizes).where(*free).order_by(tasks.c.id))
-        ready += [
-            Ready(row.id, row.job_id, row.kind, row.token, row.pool_id, row.spec, wakes(Needs.of(row))) for row in rows
-        ]
+        ready += [Ready(row.id, row.job_id, row.kind, row.token, row.pool_id, row.spec, Needs.of(row)) for row in rows]
+    given = turns.give_released(tx, ready)
     moves = [
         Move(
             task.id,
             TaskState.WAITING,
             TaskState.QUEUED,
             "its needs are done",
-            {"queued_at": tx.now},
+            {"queued_at": tx.now} | ({"turn": given[task.id]} if task.id in given else {}),
             {"job_id": task.job_id, "task_id": task.id},
         )
         for task in ready

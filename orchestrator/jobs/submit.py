@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select
 
-from orchestrator.jobs import admission, fits, progress
+from orchestrator.jobs import admission, progress, turns
+from orchestrator.jobs.fits import Needs
 from orchestrator.jobs.spec import SIZES, Infrastructure, JobSpec, SpecError, TaskSpec
 from orchestrator.model.states import JobState, TaskState
 from orchestrator.model.tables import Client, Job, Pool, Task, TaskNeed, table
@@ -19,14 +20,16 @@ jobs, tasks, needs, pools, clients = (table(m) for m in (Job, Task, TaskNeed, Po
 _insert_task = Prepared(
     insert(tasks).returning(tasks.c.id),
     ("job_id", "name", "kind", "spec", "token", "pool_id", "priority", "state", "reason", "waiting_on", "queued_at",
-     "slots", "memory_mb", "labels", "attempts", "job_failures", "infrastructure_failures"),
+     "slots", "memory_mb", "labels", "turn", "attempts", "job_failures", "infrastructure_failures"),
 )  # fmt: skip
 _insert_job = Prepared(
     insert(jobs).returning(jobs.c.id),
-    ("name", "client_id", "spec", "operation", "params", "priority", "state", "reason", "tasks", "open_tasks",
+    ("name", "client_id", "spec", "operation", "params", "priority", "turn", "state", "reason", "tasks", "open_tasks",
      "idempotency_key", "submitted_by", "submitted_at"),
 )  # fmt: skip
-_client_by_name = Prepared(select(clients.c.id).where(clients.c.name == bindparam("name")))
+_client_by_name = Prepared(
+    select(clients.c.id, clients.c.weight, clients.c.priority).where(clients.c.name == bindparam("name"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +50,45 @@ def submit(tx: Tx, spec: JobSpec, *, actor: str, idempotency_key: str | None = N
             return Submitted(job_id, repeated=True)
     known = _pools_named_in(tx.connection, spec)
     _check_against_pools(spec, known)
-    job_id = _store_job(tx, spec, actor, idempotency_key)
-    ready = _store_tasks(tx, spec, job_id, known)
+    queued = _Queued.now(tx, spec, known)
+    job_id = _store_job(tx, spec, queued, actor, idempotency_key)
+    ready = _store_tasks(tx, spec, queued, job_id, known)
     tx.record("job", job_id, None, JobState.QUEUED, "submitted", None, actor, {"job_id": job_id})
     target = _placed(spec.asked, spec, job_id, known)
     if progress.deploys(target):
         progress.open_deployment(tx, job_id, None, target)
     progress.became_ready(tx, ready)
     return Submitted(job_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    """Who queues the job's tasks, what each needs, and the turns of those that are queued at once and share nodes."""
+
+    sharer: turns.Sharer
+    needs: Sequence[Needs]
+    turns: Sequence[float]
+    after: float  # where the client's next task is to stand
+
+    @classmethod
+    def now(cls, tx: Tx, spec: JobSpec, known: Mapping[str, Mapping[str, Any]]) -> _Queued:
+        client_id, weight, base = _client(tx, spec.client)
+        sharer = turns.Sharer(client_id, weight, base + spec.priority)
+        needs = [spec.needs_of(task) for task in spec.tasks]
+        mine = [i for i, task in enumerate(spec.tasks) if _shares(spec, task)]
+        given, after = [0.0] * len(spec.tasks), 0.0
+        if mine:
+            pools = [spec.target(spec.tasks[i]).pool for i in mine]
+            wishes = [(known[pool]["id"] if pool else None, needs[i]) for i, pool in zip(mine, pools, strict=True)]
+            shared, after = turns.give(tx, sharer, wishes)
+            for i, turn in zip(mine, shared, strict=True):
+                given[i] = turn
+        return cls(sharer, needs, given, after)
+
+
+def _shares(spec: JobSpec, task: TaskSpec) -> bool:
+    """Whether it is queued at once, for nodes without a token."""
+    return task.kind == "run" and not task.needs and not (task.asked.token or spec.asked.token)
 
 
 def scoped_token(client: str, token: str, job_id: int) -> str:
@@ -91,16 +125,17 @@ def _check_against_pools(spec: JobSpec, known: Mapping[str, Mapping[str, Any]]) 
         raise SpecError([p for p in problems if p[0].startswith("infrastructure") or p[1] not in inherited])
 
 
-def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None) -> int:
+def _store_job(tx: Tx, spec: JobSpec, queued: _Queued, actor: str, idempotency_key: str | None) -> int:
     [row] = _insert_job.rows(
         tx.connection,
         {
             "name": spec.name,
-            "client_id": _client_id(tx, spec.client),
+            "client_id": queued.sharer.client_id,
             "spec": spec.model_dump(mode="json", exclude_defaults=True, exclude={"tasks"}),
             "operation": spec.asked.operation,
             "params": spec.params,
-            "priority": spec.priority,
+            "priority": queued.sharer.priority,
+            "turn": queued.after,
             "state": JobState.QUEUED,
             "reason": "submitted",
             "tasks": len(spec.tasks),
@@ -118,17 +153,18 @@ def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None) -
     return job_id
 
 
-def _client_id(tx: Tx, name: str) -> int:
+def _client(tx: Tx, name: str) -> tuple[int, float, int]:
+    """Its id, weight and priority; it is made where it is new."""
     if found := _client_by_name.rows(tx.connection, {"name": name}):
-        return int(found[0].id)
-    return int(
-        tx.connection.execute(insert(clients).values(name=name, created_at=tx.now).returning(clients.c.id)).scalar_one()
-    )
+        return found[0].id, found[0].weight, found[0].priority
+    new = insert(clients).values(name=name, weight=1.0, priority=0, created_at=tx.now).returning(clients.c.id)
+    return int(tx.connection.execute(new).scalar_one()), 1.0, 0
 
 
-def _store_tasks(tx: Tx, spec: JobSpec, job_id: int, known: Mapping[str, Mapping[str, Any]]) -> list[progress.Ready]:
+def _store_tasks(
+    tx: Tx, spec: JobSpec, queued: _Queued, job_id: int, known: Mapping[str, Mapping[str, Any]]
+) -> list[progress.Ready]:
     targets = [_placed(spec.target(task), spec, job_id, known) for task in spec.tasks]
-    asking = [spec.needs_of(task) for task in spec.tasks]
     job_token = spec.asked.token
     inherited = scoped_token(spec.client, job_token, job_id) if job_token else None
     rows: list[dict[str, Any]] = [
@@ -139,7 +175,8 @@ def _store_tasks(tx: Tx, spec: JobSpec, job_id: int, known: Mapping[str, Mapping
             "spec": _task_document(spec, task, target),
             "token": target.token or inherited,
             "pool_id": target.pool_id,
-            "priority": spec.priority,
+            "priority": queued.sharer.priority,
+            "turn": turn,
             "state": TaskState.WAITING if task.needs else TaskState.QUEUED,
             "reason": "submitted",
             "waiting_on": len(set(task.needs)),
@@ -151,7 +188,7 @@ def _store_tasks(tx: Tx, spec: JobSpec, job_id: int, known: Mapping[str, Mapping
             "job_failures": 0,
             "infrastructure_failures": 0,
         }
-        for task, target, asked in zip(spec.tasks, targets, asking, strict=True)
+        for task, target, asked, turn in zip(spec.tasks, targets, queued.needs, queued.turns, strict=True)
     ]
     ids = [row.id for row in _insert_task.each(tx.connection, rows)]
     by_name = {task.name: id_ for task, id_ in zip(spec.tasks, ids, strict=True)}
@@ -163,8 +200,8 @@ def _store_tasks(tx: Tx, spec: JobSpec, job_id: int, known: Mapping[str, Mapping
     if edges:
         tx.connection.execute(insert(needs), edges)
     return [
-        progress.Ready(id_, job_id, row["kind"], row["token"], row["pool_id"], row["spec"], fits.wakes(asked))
-        for id_, row, asked in zip(ids, rows, asking, strict=True)
+        progress.Ready(id_, job_id, row["kind"], row["token"], row["pool_id"], row["spec"], asked)
+        for id_, row, asked in zip(ids, rows, queued.needs, strict=True)
         if row["state"] == TaskState.QUEUED
     ]
 

@@ -10,7 +10,7 @@ import collections
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Executable
+from sqlalchemy import Connection, Executable, Float
 from sqlalchemy.engine import Dialect
 
 
@@ -71,7 +71,11 @@ class _Form:
         columns = compiled._result_columns or ()
         make_class: Any = collections.namedtuple
         self._make = make_class("_Row", [column.keyname for column in columns], rename=True)._make
-        readers = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns]
+        readers = [
+            # Drivers give floats as they are, and PostgreSQL's processor wants to be told what came.
+            None if isinstance(column.type, Float) else column.type.dialect_impl(dialect).result_processor(dialect, None)
+            for column in columns
+        ]
         self._readers = [(i, reader) for i, reader in enumerate(readers) if reader is not None]
 
     def bound(self, parameters: Mapping[str, Any]) -> Any:
