@@ -27,6 +27,9 @@ jobs, tasks, attempts, nodes, pools, clients = (table(m) for m in (Job, Task, At
 AHEAD = 32
 """Attempts a node may hold beyond its slots, so that short tasks never wait for the network."""
 
+DRY = "sleep 1"
+"""What a job that was submitted with dry commands runs in place of each."""
+
 PATIENCE = timedelta(minutes=1)
 """How long smaller tasks may pass one that does not fit now. After it nodes keep themselves free for it."""
 
@@ -34,6 +37,7 @@ _claimable = (
     tasks.c.id, tasks.c.job_id, tasks.c.name, tasks.c.spec, tasks.c.attempts, tasks.c.token,
     tasks.c.slots, tasks.c.memory_mb, tasks.c.queued_at,
     tasks.c.params.label("resume"), jobs.c.params, jobs.c.state.label("job_state"), jobs.c.name.label("job_name"),
+    jobs.c.dry_run,
 )  # fmt: skip
 _insert_attempt = Prepared(
     insert(attempts).returning(attempts.c.id), ("task_id", "node_id", "number", "state", "log_size", "claimed_at")
@@ -211,7 +215,7 @@ def order(node: Holder, task: Any, attempt_id: int, number: int) -> dict[str, An
     limit = task.spec.get("timeout")
     told = {
         "attempt": attempt_id,
-        "run": task.spec["run"],
+        "run": DRY if task.dry_run else task.spec["run"],
         "env": env,
         "timeout_s": limit["after"] if limit else None,
         "grace_s": limit["grace"] if limit else 10.0,

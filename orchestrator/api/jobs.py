@@ -36,6 +36,13 @@ from orchestrator.store.trouble import trouble_of
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], responses=PROBLEMS)
 LARGEST_FILE = 16 << 20
 LONGEST_KEY = 200
+DOCUMENT = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": {"type": "object", "description": "a job file"}},
+        "application/yaml": {"schema": {"type": "string", "description": "a job file"}},
+    },
+}
 _call = {
     "parameters": [
         {
@@ -43,15 +50,16 @@ _call = {
             "in": "header",
             "required": False,
             "schema": {"type": "string", "maxLength": LONGEST_KEY},
-        }
-    ],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": {"type": "object", "description": "a job file"}},
-            "application/yaml": {"schema": {"type": "string", "description": "a job file"}},
         },
-    },
+        {
+            "name": "dry_commands",
+            "in": "query",
+            "required": False,
+            "description": "true: each command is replaced by `sleep 1` at the last moment",
+            "schema": {"type": "boolean"},
+        },
+    ],
+    "requestBody": DOCUMENT,
 }
 
 
@@ -75,9 +83,14 @@ async def _submitted(request: Request) -> Response:
     key = request.headers.get("idempotency-key")
     if key is not None and len(key) > LONGEST_KEY:
         raise Problem(422, "The request is not valid", f"Idempotency-Key may have {LONGEST_KEY} characters; shorten it")
-    job = spec.parse(await _document(request))
+    dry = request.query_params.get("dry_commands", "false")
+    if dry not in ("true", "false"):
+        raise Problem(422, "The request is not valid", f"dry_commands is {dry!r}; write true or false")
+    job = spec.parse(await read_document(request))
     reach("submit.before_write")
-    done = await master.writer.awrite(lambda tx: submit(tx, job, actor=actor, idempotency_key=key))
+    done = await master.writer.awrite(
+        lambda tx: submit(tx, job, actor=actor, idempotency_key=key, dry_commands=dry == "true")
+    )
     reach("submit.before_answer")
     body = orjson.dumps({"id": done.job_id, "repeated": done.repeated})
     return Response(body, 200 if done.repeated else 201, media_type="application/json")
@@ -185,7 +198,7 @@ async def cancel_job(master: MasterDep, caller: Caller, job_id: RowId, _: Annota
     return CancelOut(id=job_id, cancelling=done)
 
 
-async def _document(request: Request) -> str | bytes | dict[str, Any]:
+async def read_document(request: Request) -> str | bytes | dict[str, Any]:
     body = await request.body()
     if len(body) > LARGEST_FILE:
         raise Problem(413, "Too large", f"a job file may have {LARGEST_FILE} bytes; split the job")

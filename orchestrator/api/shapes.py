@@ -37,7 +37,8 @@ class JobOut(BaseModel):
     reason: str | None
     waiting: str | None = Field(description="why machines that it asked for cannot be had now")
     token: str | None
-    priority: int
+    priority: int = Field(description="that of its file and its client together")
+    dry_run: bool = Field(description="true: `sleep 1` in place of each command")
     tasks: int
     open_tasks: int
     submitted_by: str | None
@@ -158,6 +159,7 @@ class PoolOut(PoolLimits):
     state: str = Field(description="active, paused, frozen or deleting")
     state_reason: str | None
     nodes: dict[str, int] = Field(description="how many nodes are in which state, terminated ones left out")
+    currency: str = Field(description="what prices are in, as the settings say")
     created_at: datetime
 
 

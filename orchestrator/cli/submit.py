@@ -23,6 +23,12 @@ def submit(
     file: Annotated[str, typer.Argument(metavar="FILE", help="job file, YAML or JSON; - for standard input")],
     param: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="a parameter; wins over the file's")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="until it has ended; the exit status says how")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="submit nothing; show what would run where, why, and at which price")
+    ] = False,
+    dry_commands: Annotated[
+        bool, typer.Option("--dry-commands", help="run `sleep 1` in place of each command, and all else as ever")
+    ] = False,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="asking again with this key gives the same job, not another")
     ] = None,
@@ -33,7 +39,12 @@ def submit(
     Ctrl-C ended the waiting and the job goes on.
     """
     document = _merged(_read(file), param or [])
-    done = _post(session, document, idempotency_key)
+    if dry_run:
+        from orchestrator.cli.plan import show_plan
+
+        show_plan(session, document)
+        return
+    done = _post(session, document, idempotency_key, dry_commands)
     job = done["id"]
     if done["repeated"]:
         say(f"job {job} was submitted before with this idempotency key; nothing new was created")
@@ -47,14 +58,15 @@ def submit(
     wait_for(session, job)
 
 
-def _post(session: Session, document: dict[str, Any], key: str | None) -> dict[str, Any]:
+def _post(session: Session, document: dict[str, Any], key: str | None, dry_commands: bool) -> dict[str, Any]:
     """Ask until it is answered: the key makes asking again safe where an answer was lost."""
     from orchestrator.cli.client import Unreachable
 
     key = key or str(uuid.uuid4())
+    query = {"dry_commands": "true"} if dry_commands else {}
     for left in reversed(range(TRIES)):
         try:
-            done: dict[str, Any] = session.api.post("jobs", document, {"Idempotency-Key": key})
+            done: dict[str, Any] = session.api.post("jobs", document, {"Idempotency-Key": key}, **query)
             return done
         except Unreachable as error:
             if not error.sent:

@@ -18,12 +18,14 @@ nodes, pools, deployments, jobs, clients = (table(m) for m in (Node, Pool, Deplo
 def why_no_node(connection: Connection, task: Row[Any], now: datetime) -> str:
     """Of a task that is due and queued."""
     kind = f"with token {task.token}" if task.token else "without a token"
-    found = _nodes(connection, task)
-    able = [node for node in found if _lacks(task, node) is None]
+    named = select(clients.c.name).join(jobs, jobs.c.client_id == clients.c.id).where(jobs.c.id == task.job_id)
+    found = nodes_for(connection, task.token, connection.execute(named).scalar_one())
+    found = [node for node in found if task.pool_id in (None, node.pool_id)]
+    needs = Needs.of(task)
+    able = [node for node in found if lacks_of(needs, node) is None]
     if found and not able:
         node = found[0]
-        why = f"node {node.id} of pool {node.pool} has {_lacks(task, node)}"
-        needs = Needs.of(task)
+        why = f"node {node.id} of pool {node.pool} has {lacks_of(needs, node)}"
         return f"is queued: none of the {len(found)} node(s) {kind} can run it; it needs {needs}, and {why}."
     ready = [node for node in able if node.state == NodeState.READY]
     if ready:
@@ -34,24 +36,20 @@ def why_no_node(connection: Connection, task: Row[Any], now: datetime) -> str:
     return _nothing_there(connection, task, kind)
 
 
-def _nodes(connection: Connection, task: Row[Any]) -> list[Row[Any]]:
-    """The live nodes that the token, the pool and the client of the task allow."""
-    same = nodes.c.token.is_(None) if task.token is None else nodes.c.token == task.token
-    there = [same, nodes.c.state.in_(NODE_LIVE)] + ([nodes.c.pool_id == task.pool_id] if task.pool_id else [])
-    columns = (nodes.c.id, nodes.c.state, nodes.c.slots, nodes.c.memory_mb)
+def nodes_for(connection: Connection, token: str | None, client: str) -> list[Row[Any]]:
+    """The live nodes that take tasks of this client with this token (None: without one), with their pool's terms."""
+    same = nodes.c.token.is_(None) if token is None else nodes.c.token == token
+    columns = (nodes.c.id, nodes.c.state, nodes.c.slots, nodes.c.memory_mb, nodes.c.pool_id)
     query = select(*columns, pools.c.name.label("pool"), pools.c.labels, pools.c.clients)
-    found = list(connection.execute(query.join(pools, pools.c.id == nodes.c.pool_id).where(*there).order_by(nodes.c.id)))
-    if any(node.clients for node in found):
-        named = select(clients.c.name).join(jobs, jobs.c.client_id == clients.c.id).where(jobs.c.id == task.job_id)
-        client = connection.execute(named).scalar_one()
-        found = [node for node in found if not node.clients or client in node.clients]
-    return found
+    query = query.join(pools, pools.c.id == nodes.c.pool_id).where(same, nodes.c.state.in_(NODE_LIVE))
+    found = connection.execute(query.order_by(nodes.c.id)).all()
+    return [node for node in found if token or not node.clients or client in node.clients]
 
 
-def _lacks(task: Row[Any], node: Row[Any]) -> str | None:
-    """A machine that is not there yet may have any memory."""
+def lacks_of(needs: Needs, node: Row[Any]) -> str | None:
+    """What the node lacks for these needs. A machine that is not there yet may have any memory."""
     booting = node.memory_mb is None and node.state in NODE_ON_ITS_WAY and node.state != NodeState.READY
-    return lacks(Needs.of(task), Has(node.slots, task.memory_mb if booting else node.memory_mb, node.labels or ()))
+    return lacks(needs, Has(node.slots, needs.memory_mb if booting else node.memory_mb, node.labels or ()))
 
 
 def _busy(task: Row[Any], ready: list[Row[Any]], kind: str, now: datetime) -> str:

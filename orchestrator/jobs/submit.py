@@ -24,8 +24,8 @@ _insert_task = Prepared(
 )  # fmt: skip
 _insert_job = Prepared(
     insert(jobs).returning(jobs.c.id),
-    ("name", "client_id", "spec", "operation", "params", "priority", "turn", "state", "reason", "tasks", "open_tasks",
-     "idempotency_key", "submitted_by", "submitted_at"),
+    ("name", "client_id", "spec", "operation", "params", "priority", "turn", "dry_run", "state", "reason", "tasks",
+     "open_tasks", "idempotency_key", "submitted_by", "submitted_at"),
 )  # fmt: skip
 _client_by_name = Prepared(
     select(clients.c.id, clients.c.weight, clients.c.priority).where(clients.c.name == bindparam("name"))
@@ -38,23 +38,25 @@ class Submitted:
     repeated: bool = False
 
 
-def submit(tx: Tx, spec: JobSpec, *, actor: str, idempotency_key: str | None = None) -> Submitted:
+def submit(
+    tx: Tx, spec: JobSpec, *, actor: str, idempotency_key: str | None = None, dry_commands: bool = False
+) -> Submitted:
     """Store a job with its tasks, open what it deploys at once, and wake who can run it.
 
-    The same idempotency key gives the job of the first call. Raises SpecError for a pool or size that is not there;
+    With `dry_commands` each command is replaced by a short sleep when it is handed out, and all else is as ever. The
+    same idempotency key gives the job of the first call. Raises SpecError for a pool or size that is not there;
     nothing is created then.
     """
     if idempotency_key is not None:
         earlier = select(jobs.c.id).where(jobs.c.idempotency_key == idempotency_key)
         if (job_id := tx.connection.execute(earlier).scalar()) is not None:
             return Submitted(job_id, repeated=True)
-    known = _pools_named_in(tx.connection, spec)
-    _check_against_pools(spec, known)
+    known = check_pools(tx.connection, spec)
     queued = _Queued.now(tx, spec, known)
-    job_id = _store_job(tx, spec, queued, actor, idempotency_key)
+    job_id = _store_job(tx, spec, queued, actor, idempotency_key, dry_commands)
     ready = _store_tasks(tx, spec, queued, job_id, known)
     tx.record("job", job_id, None, JobState.QUEUED, "submitted", None, actor, {"job_id": job_id})
-    target = _placed(spec.asked, spec, job_id, known)
+    target = placed(spec.asked, spec, job_id, known)
     if progress.deploys(target):
         progress.open_deployment(tx, job_id, None, target)
     progress.became_ready(tx, ready)
@@ -91,9 +93,16 @@ def _shares(spec: JobSpec, task: TaskSpec) -> bool:
     return task.kind == "run" and not task.needs and not (task.asked.token or spec.asked.token)
 
 
-def scoped_token(client: str, token: str, job_id: int) -> str:
+def scoped_token(client: str, token: str, job_id: int | str) -> str:
     """The token as nodes carry it. The client's name is part of it: two clients never share a token's nodes."""
     return f"{client}/{token.replace('$JOB_ID', str(job_id))}"
+
+
+def check_pools(connection: Connection, spec: JobSpec) -> Mapping[str, Mapping[str, Any]]:
+    """The rows of the pools that the job names. Raises SpecError for what is not there or refuses the job."""
+    known = _pools_named_in(connection, spec)
+    _check_against_pools(spec, known)
+    return known
 
 
 def _pools_named_in(connection: Connection, spec: JobSpec) -> dict[str, Mapping[str, Any]]:
@@ -125,7 +134,7 @@ def _check_against_pools(spec: JobSpec, known: Mapping[str, Mapping[str, Any]]) 
         raise SpecError([p for p in problems if p[0].startswith("infrastructure") or p[1] not in inherited])
 
 
-def _store_job(tx: Tx, spec: JobSpec, queued: _Queued, actor: str, idempotency_key: str | None) -> int:
+def _store_job(tx: Tx, spec: JobSpec, queued: _Queued, actor: str, idempotency_key: str | None, dry_commands: bool) -> int:
     [row] = _insert_job.rows(
         tx.connection,
         {
@@ -136,6 +145,7 @@ def _store_job(tx: Tx, spec: JobSpec, queued: _Queued, actor: str, idempotency_k
             "params": spec.params,
             "priority": queued.sharer.priority,
             "turn": queued.after,
+            "dry_run": dry_commands,
             "state": JobState.QUEUED,
             "reason": "submitted",
             "tasks": len(spec.tasks),
@@ -164,7 +174,7 @@ def _client(tx: Tx, name: str) -> tuple[int, float, int]:
 def _store_tasks(
     tx: Tx, spec: JobSpec, queued: _Queued, job_id: int, known: Mapping[str, Mapping[str, Any]]
 ) -> list[progress.Ready]:
-    targets = [_placed(spec.target(task), spec, job_id, known) for task in spec.tasks]
+    targets = [placed(spec.target(task), spec, job_id, known) for task in spec.tasks]
     job_token = spec.asked.token
     inherited = scoped_token(spec.client, job_token, job_id) if job_token else None
     rows: list[dict[str, Any]] = [
@@ -206,7 +216,10 @@ def _store_tasks(
     ]
 
 
-def _placed(asked: Infrastructure, spec: JobSpec, job_id: int, known: Mapping[str, Mapping[str, Any]]) -> progress.Target:
+def placed(
+    asked: Infrastructure, spec: JobSpec, job_id: int | str, known: Mapping[str, Mapping[str, Any]]
+) -> progress.Target:
+    """What is asked for, in the terms of rows: the scoped token, the pool's id."""
     return progress.Target(
         token=scoped_token(spec.client, asked.token, job_id) if asked.token else None,
         pool_id=known[asked.pool]["id"] if asked.pool else None,
