@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 import orjson
@@ -36,6 +37,7 @@ from orchestrator.store.trouble import trouble_of
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], responses=PROBLEMS)
 LARGEST_FILE = 16 << 20
 LONGEST_KEY = 200
+QUICK = 64 << 10  # bytes of a job file that is checked on the event loop: a larger one would hold up everybody
 DOCUMENT = {
     "required": True,
     "content": {
@@ -86,7 +88,9 @@ async def _submitted(request: Request) -> Response:
     dry = request.query_params.get("dry_commands", "false")
     if dry not in ("true", "false"):
         raise Problem(422, "The request is not valid", f"dry_commands is {dry!r}; write true or false")
-    job = spec.parse(await read_document(request))
+    document = await read_document(request)
+    large = int(request.headers.get("content-length", "0") or 0) > QUICK
+    job = await asyncio.to_thread(spec.parse, document) if large else spec.parse(document)
     reach("submit.before_write")
     done = await master.writer.awrite(
         lambda tx: submit(tx, job, actor=actor, idempotency_key=key, dry_commands=dry == "true")
