@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import sqlite3
 
-import psycopg
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -85,8 +83,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(StoreTrouble)
     @app.exception_handler(SQLAlchemyError)
-    @app.exception_handler(sqlite3.Error)
-    @app.exception_handler(psycopg.Error)
+    @app.exception_handler(app.state.master.engine.dialect.loaded_dbapi.Error)  # bare, of prepared statements
     @app.exception_handler(OSError)
     async def _store(request: Request, error: Exception) -> JSONResponse:
         trouble = trouble_of(error)
