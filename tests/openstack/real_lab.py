@@ -119,11 +119,12 @@ class RealNovaLab(NovaLab):
         self._order(page=length)
 
     def scarce(self, count: int) -> None:
+        """Nova's own count decides, and goes down some time after the listing no longer shows what was deleted."""
         deadline = time.monotonic() + self.within_s
-        while any(server["OS-EXT-STS:task_state"] == "deleting" for server in self._servers().values()):
+        while self._counted() != len(servers := self._servers()) or any(map(_is_going, servers.values())):
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        self._set_quota(len(self._servers()) + count)
+        self._set_quota(len(servers) + count)
 
     def heal(self) -> None:
         for service in FAULTY:
@@ -140,9 +141,17 @@ class RealNovaLab(NovaLab):
     def _order(self, **order: Any) -> None:
         httpx.post(f"{self.plane.url('nova')}/_nova", json=order, timeout=60).raise_for_status()
 
+    def _counted(self) -> int:
+        quotas = self.plane.call("nova", "GET", f"/v2.1/os-quota-sets/{self.project_id}/detail")
+        return int(quotas["quota_set"]["instances"]["in_use"])
+
     def _set_quota(self, instances: int) -> None:
         wanted = {"quota_set": {"instances": instances, "cores": -1, "ram": -1}}
         self.plane.call("nova", "PUT", f"/v2.1/os-quota-sets/{self.project_id}", wanted)
+
+
+def _is_going(server: Any) -> bool:
+    return bool(server["OS-EXT-STS:task_state"] == "deleting")
 
 
 @contextmanager
