@@ -18,17 +18,18 @@ DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD]
 
 
 class Running:
-    """One attempt under way. Times are of the monotonic clock but `started_at`, which the master is told."""
+    """One attempt under way. Times are of the monotonic clock but `started_at`, which the master is told: both are of the
+    moment in which the system was asked for the process."""
 
     __slots__ = ("attempt", "deadline", "grace_s", "pid", "started", "started_at", "stopping", "work")
 
-    def __init__(self, order, pid, work):
-        # type: (dict, int, str) -> None
+    def __init__(self, order, pid, work, started, started_at):
+        # type: (dict, int, str, float, float) -> None
         self.attempt = order["attempt"]
         self.pid = pid
         self.work = work
-        self.started = time.monotonic()
-        self.started_at = time.time()
+        self.started = started
+        self.started_at = started_at
         self.grace_s = order["grace_s"]
         limit = order["timeout_s"]
         self.deadline = self.started + limit if limit is not None else None
@@ -68,11 +69,12 @@ def start(order, work, log, environment):
     environment.update(order["env"])
     environment[CONTROL] = work + CONTROL_NAME
     os.chdir(work)  # the agent is one thread, and posix_spawn has no working folder of its own
+    started, started_at = time.monotonic(), time.time()
     try:
         pid = spawn(order["run"], environment, log)
     finally:
         os.chdir("/")
-    return Running(order, pid, work)
+    return Running(order, pid, work, started, started_at)
 
 
 def spawn(command, environment, output):

@@ -117,7 +117,9 @@ def _place(module: ModuleType) -> None:
 
 def _start(order: dict[str, Any], work: str, log: str, _environment: dict[str, str]) -> Any:
     """A process of the simulation, in the agent's own words."""
-    return loaded()["processes"].Running(order, host().start(order, work, log), work)
+    processes = loaded()["processes"]
+    began = processes.time.monotonic(), processes.time.time()
+    return processes.Running(order, host().start(order, work, log), work, *began)
 
 
 class Notice:
