@@ -24,6 +24,7 @@ from sqlalchemy import (
     UniqueConstraint,
     desc,
     false,
+    text,
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.types import TypeDecorator
@@ -89,6 +90,12 @@ def _reference(target: str, *, index: bool = False, nullable: bool = True) -> An
 
 def _json(nullable: bool = False) -> Any:
     return Field(default_factory=dict, sa_column=Column(JSON, nullable=nullable))
+
+
+def _index_of_set(name: str, column: str, *more: str) -> Index:
+    """Of the rows alone in which the column is set: the others, which are most, cost nothing."""
+    only = text(f"{column} IS NOT NULL")
+    return Index(name, column, *more, sqlite_where=only, postgresql_where=only)
 
 
 def _from_database(default: Any, kind: Any) -> Any:
@@ -282,7 +289,7 @@ class Task(SQLModel, table=True):
     __table_args__ = (
         Index("ix_task_queue", "state", "token", desc("priority"), "turn", "id"),
         Index("ix_task_job", "job_id", "state"),
-        Index("ix_task_run_after", "run_after"),
+        _index_of_set("ix_task_run_after", "run_after"),
     )
 
     id: int = _id()
@@ -484,8 +491,8 @@ class Event(SQLModel, table=True):
 
     __table_args__ = (
         Index("ix_event_job", "job_id", "id"),
-        Index("ix_event_node", "node_id", "id"),
-        Index("ix_event_pool", "pool_id", "id"),
+        _index_of_set("ix_event_node", "node_id", "id"),
+        _index_of_set("ix_event_pool", "pool_id", "id"),
     )
 
     id: int = _id()
