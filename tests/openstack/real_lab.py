@@ -119,9 +119,10 @@ class RealNovaLab(NovaLab):
         self._order(page=length)
 
     def scarce(self, count: int) -> None:
-        """Nova's own count decides, and goes down some time after the listing no longer shows what was deleted."""
+        """Once all is settled: a server that was deleted before it had a host is counted, and shown as one that comes,
+        until the conductor finds that it is not wanted any more."""
         deadline = time.monotonic() + self.within_s
-        while self._counted() != len(servers := self._servers()) or any(map(_is_going, servers.values())):
+        while self._counted() != len(servers := self._servers()) or any(map(_is_changing, servers.values())):
             assert time.monotonic() < deadline
             time.sleep(0.2)
         self._set_quota(len(servers) + count)
@@ -150,8 +151,8 @@ class RealNovaLab(NovaLab):
         self.plane.call("nova", "PUT", f"/v2.1/os-quota-sets/{self.project_id}", wanted)
 
 
-def _is_going(server: Any) -> bool:
-    return bool(server["OS-EXT-STS:task_state"] == "deleting")
+def _is_changing(server: Any) -> bool:
+    return server["OS-EXT-STS:task_state"] is not None
 
 
 @contextmanager
