@@ -30,8 +30,10 @@ from orchestrator.fleet.reaper import Reaper
 from orchestrator.fleet.secrets import enrolment_secret, load_key
 from orchestrator.fleet.watcher import Watcher
 from orchestrator.jobs.due import wake_due
-from orchestrator.model.states import LaunchState, NodeState
+from orchestrator.model.states import LaunchState, NodeState, NotificationState
 from orchestrator.model.tables import Event, Node, table
+from orchestrator.notify.courier import Courier
+from orchestrator.notify.sender import Sender
 from orchestrator.settings import Settings
 from orchestrator.store.engine import lock_sqlite, open_engine
 from orchestrator.store.installation import installation_id
@@ -79,6 +81,7 @@ class Master:
             key=self.key,
             installation=self.installation,
         )
+        self.courier = Courier(settings, self.key, self.installation)
         self._ca_pin = certificate_pin(settings)
         self._listening_since = clock()
         self._spared = False
@@ -96,6 +99,7 @@ class Master:
             orphan_grace_s=settings.orphan_grace_s,
         )
         self._reaper = Reaper(self.writer, self.clouds)
+        self._sender = Sender(self.writer, self.engine, self.courier, self.clock, settings.url)
         look_s = settings.look_s
         self._plan = Loop("planner", self._plan_step, look_s=look_s, pace_s=PLAN_PACE_S)
         self._launch = Loop("launcher", self._launcher.step, look_s=look_s)
@@ -103,7 +107,8 @@ class Master:
         self._reap = Loop("reaper", self._reap_step, look_s=look_s)
         self._due = Loop("due", lambda: self.writer.write(wake_due), look_s=look_s, pace_s=PLAN_PACE_S)
         self._deadlines = Loop("deadlines", self._deadlines_step, look_s=min(look_s, 5.0))
-        self._loops = (self._plan, self._launch, self._watch, self._reap, self._due, self._deadlines)
+        self._notify = Loop("notifier", self._sender.step, look_s=look_s)
+        self._loops = (self._plan, self._launch, self._watch, self._reap, self._due, self._deadlines, self._notify)
 
     def start(self) -> None:
         """Begin to work. Call it on the event loop."""
@@ -204,6 +209,8 @@ class Master:
                 self._event_loop.call_soon_threadsafe(self.waiters.wake_nodes)
             elif subject == "task" and to == "queued":
                 self._due.wake()
+            elif subject == "notification" and to == NotificationState.PENDING:
+                self._notify.wake()
             if self._spared and event["from_state"] == "running":  # a node that may go has become idle, perhaps
                 self._plan.wake()
         if leaving:

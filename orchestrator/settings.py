@@ -6,10 +6,12 @@ Cloud credentials stay where the SDKs look for them (profiles, environment, inst
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from orchestrator.jobs.notify import is_address
 
 CONFIG_FILE = "orchestrator.toml"
 
@@ -43,6 +45,15 @@ class Settings(BaseSettings):
     orphan_grace_s: float = Field(60.0, ge=0, description="how long a machine of ours without a row may stay")
     visibility_s: float = Field(60.0, ge=0, description="how long a cloud may take to show a new machine")
     log_limit_mb: float = Field(16.0, gt=0, description="largest log kept of one attempt")
+    webhook_hosts: list[str] = Field(["*"], description="hosts that webhooks may go to; patterns such as *.example.org")
+    webhook_secret: SecretStr | None = Field(None, description="signs webhooks; default: derived from the master's key")
+    smtp_host: str | None = Field(None, description="the mail server; without one no e-mail leaves")
+    smtp_port: int | None = Field(None, ge=1, le=65535, description="default: 587, 465 with tls, 25 without")
+    smtp_tls: Literal["starttls", "tls", "none"] = Field("starttls", description="how the mail server is spoken to")
+    smtp_user: str | None = Field(None, description="user of the mail server")
+    smtp_password: SecretStr | None = Field(None, description="its password; better in the environment or a file")
+    smtp_password_file: Path | None = Field(None, description="a file with the password, read at each message")
+    mail_from: str | None = Field(None, description="sender of e-mails")
     clouds: dict[str, CloudSettings] = Field(default_factory=dict, description="cloud accounts by name")
 
     @classmethod
@@ -74,6 +85,16 @@ class Settings(BaseSettings):
     def _machines_can_reach_it(self) -> Settings:
         if self.host in ("0.0.0.0", "::") and not self.master_url:  # noqa: S104 - it is asked, not bound
             raise ValueError(f"with host {self.host} machines do not know where the master is; set master_url")
+        return self
+
+    @model_validator(mode="after")
+    def _mail_can_be_sent(self) -> Settings:
+        if self.mail_from is not None and not is_address(self.mail_from):
+            raise ValueError("mail_from is not one e-mail address; write one such as orchestrator@example.org")
+        if self.smtp_host is not None and self.mail_from is None:
+            raise ValueError("smtp_host is set but nobody sends; set mail_from")
+        if self.smtp_user is not None and self.smtp_tls == "none":
+            raise ValueError("with smtp_tls none the password of smtp_user would cross the network in clear; use starttls")
         return self
 
 

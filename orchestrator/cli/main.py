@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator.cli import clouds, jobs, nodes, pools
+from orchestrator.cli import clouds, jobs, nodes, notify, pools
 from orchestrator.cli.audit import audit
 from orchestrator.cli.demo import demo
 from orchestrator.cli.doctor import doctor
@@ -46,9 +46,12 @@ app.command("demo")(demo)
 app.command("simulate")(simulate)
 command(app, "submit")(submit)
 app.add_typer(jobs.app, name="job")
+command(jobs.app, "notifications")(notify.job_notifications)
 app.add_typer(pools.app, name="pool")
 app.add_typer(nodes.app, name="node")
 app.add_typer(clouds.app, name="cloud")
+app.add_typer(notify.clients, name="client")
+app.add_typer(notify.app, name="notify")
 command(app, "doctor")(doctor)
 command(app, "audit")(audit)
 app.command("backup")(backup)

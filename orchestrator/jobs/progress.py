@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, bindparam, func, insert, select, update
 
+from orchestrator.jobs.announce import WISHES, announce
 from orchestrator.model.states import JOB_OPEN, JobState, TaskState
 from orchestrator.model.tables import Deployment, Job, Task, TaskNeed, table
 from orchestrator.store.doors import Move, advance
@@ -29,7 +30,7 @@ _counted_down = Prepared(
     .values(open_tasks=jobs.c.open_tasks - bindparam("by"))
     .returning(
         jobs.c.id, jobs.c.state, jobs.c.tasks, jobs.c.open_tasks,
-        jobs.c.token, jobs.c.operation, jobs.c.cancel_requested_at,
+        jobs.c.token, jobs.c.operation, jobs.c.cancel_requested_at, *WISHES,
     )
 )  # fmt: skip
 
@@ -258,6 +259,7 @@ def _finish_jobs(tx: Tx, finished: Sequence[Any], last: Mapping[int, Ended]) -> 
         to, reason = job_outcome(states, cancelled=job.cancel_requested_at is not None)
         moves.append(Move(job.id, job.state, to, reason, {"finished_at": tx.now}, {"job_id": job.id}))
     advance(tx, Job, moves)
+    announce(tx, zip(finished, (move.to for move in moves), strict=True))
     alone = {job.id: last[job.id].spec for job in finished if job.tasks == 1}
     # A lone task without a target, that ran, can have asked for nothing; a deploy task ends without its document.
     nothing = {id_ for id_, spec in alone.items() if "run" in spec and "target" not in spec}

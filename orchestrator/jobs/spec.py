@@ -18,6 +18,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from orchestrator.jobs.duration import Duration
+from orchestrator.jobs.loader import Loader
+from orchestrator.jobs.notify import MOST, Notify
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 TokenText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._$-]{1,100}$")]
@@ -155,6 +157,7 @@ class JobSpec(_Target):
     client: Name
     params: dict[EnvName, EnvValue] = {}
     priority: Annotated[int, Field(strict=True, ge=-1000, le=1000)] = 0
+    notify: Annotated[list[Notify], Field(max_length=MOST)] = []
     tasks: Annotated[list[TaskSpec], Field(min_length=1, max_length=MAX_TASKS)]
 
     @model_validator(mode="before")
@@ -198,7 +201,7 @@ def parse(document: str | bytes | Mapping[str, Any]) -> JobSpec:
 
 def read_yaml(text: str | bytes) -> Any:
     try:
-        return yaml.load(text, Loader=yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)  # noqa: S506
+        return yaml.load(text, Loader=Loader)  # noqa: S506
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "$"

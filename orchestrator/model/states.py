@@ -7,6 +7,7 @@ Task     waiting → queued → running → succeeded | failed | cancelled | ski
                      ▲_________|  (a new attempt, not before run_after); queued → failed where no machine will come
 Attempt  running → succeeded | failed | timed_out | killed | lost | cancelled;  lost → late
 Job      queued → running → succeeded | failed | cancelled, derived from its tasks
+Notification  pending → sent | failed (given up)
 """
 
 from __future__ import annotations
@@ -61,6 +62,12 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class NotificationState(StrEnum):
+    PENDING = "pending"
+    SENT = "sent"
+    FAILED = "failed"
+
+
 N, L, T, A, J = NodeState, LaunchState, TaskState, AttemptState, JobState
 Steps = Mapping[str, frozenset[str]]
 
@@ -105,6 +112,11 @@ JOB_STEPS: Steps = {
     J.SUCCEEDED: frozenset(),
     J.FAILED: frozenset(),
     J.CANCELLED: frozenset(),
+}
+NOTIFICATION_STEPS: Steps = {
+    NotificationState.PENDING: frozenset({NotificationState.SENT, NotificationState.FAILED}),
+    NotificationState.SENT: frozenset(),
+    NotificationState.FAILED: frozenset(),
 }
 
 NODE_ON_ITS_WAY = (N.REQUESTED, N.LAUNCHING, N.BOOTING, N.READY)

@@ -16,7 +16,7 @@ from orchestrator.settings import CloudSettings, Settings
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = [
     (path.name, text)
-    for path in (ROOT / "README.md", ROOT / "docs" / "jobs.md")
+    for path in (ROOT / "README.md", ROOT / "docs" / "jobs.md", ROOT / "docs" / "notifications.md")
     for text in re.findall(r"```yaml\n(.*?)```", path.read_text(), re.DOTALL)
 ]
 
