@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiosmtpd.controller import Controller
 from certificates import self_signed
-from receivers import PASSWORD, USER, Mailbox, Post, Receiver, authenticated
+from receiver import Receiver
+from receivers import PASSWORD, USER, Mailbox, Post, authenticated
 
 from orchestrator.demo.stage import free_port
 from orchestrator.settings import Settings

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import SecretStr
-from receivers import Got, Post, Receiver
+from receiver import Got, Receiver
+from receivers import Post
 
 from orchestrator.model.tables import Job, Notification, Template, TemplateVersion, table
 from orchestrator.notify.sender import LEASE_S, PATIENCE, again_in_s

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from receivers import Receiver
+from receiver import Receiver
 
 from orchestrator.notify import webhook
 from orchestrator.notify.addresses import allowed, forbidden, resolve

@@ -5,7 +5,7 @@ import { ask, h, keyed, setAttr, setText, toast } from "./dom.js";
 import { JOB_OPEN, lasting, masterNow, pill, plural, when } from "./format.js";
 import { shownState } from "./jobs.js";
 import { LogView } from "./log.js";
-import { explanation, facts, pastEvents } from "./parts.js";
+import { explanation, facts, notices, pastEvents } from "./parts.js";
 
 const PAGE = 200;
 const WAITS = ["waiting", "queued"];
@@ -16,6 +16,7 @@ export function jobPanel(id, setTitle, refreshSoon) {
   const cancel = h("button.danger", { type: "button", hidden: true, onclick: confirmCancel }, "Cancel job");
   const known = facts();
   const why = explanation();
+  const told = notices(id);
   const past = pastEvents(`job_id=${id}`);
   const body = h("tbody");
   const caption = h("caption", {}, "Tasks");
@@ -29,6 +30,7 @@ export function jobPanel(id, setTitle, refreshSoon) {
     why,
     h("section", {}, h("table.list.tasks", {}, caption, head(), body), more),
     logs,
+    told,
     past,
   );
   let job = null;
@@ -36,10 +38,11 @@ export function jobPanel(id, setTitle, refreshSoon) {
   let log = null;
 
   async function refresh() {
-    const [shown, tasks, told] = await Promise.all([
+    const [shown, tasks, reasons] = await Promise.all([
       get(`/jobs/${id}`),
       get(`/jobs/${id}/tasks?limit=${Math.min(wanted, 1000)}`),
       get(`/jobs/${id}/explain`),
+      told.refresh(),
       past.refresh(),
     ]);
     job = shown;
@@ -57,9 +60,9 @@ export function jobPanel(id, setTitle, refreshSoon) {
       ["Finished", job.finished_at && when(job.finished_at)],
       ["Cancel asked", job.cancel_requested_at && when(job.cancel_requested_at)],
     ]);
-    why.show(told);
+    why.show(reasons);
     setText(caption, job.tasks > 1 ? `Tasks: ${job.tasks - job.open_tasks} of ${job.tasks} done` : "Task");
-    const waits = new Map(told.sentences.map((sentence) => /^Task ([^:]+): (.*)$/.exec(sentence)?.slice(1, 3)).filter(Boolean));
+    const waits = new Map(reasons.sentences.map((sentence) => /^Task ([^:]+): (.*)$/.exec(sentence)?.slice(1, 3)).filter(Boolean));
     const rows = tasks.items.map((task) => ({ ...task, why: WAITS.includes(task.state) ? waits.get(task.name) : null }));
     keyed(body, rows, (task) => task.id, (task) => taskRow(task, openLog));
     more.hidden = tasks.next === null || wanted >= 1000;
