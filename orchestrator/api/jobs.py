@@ -29,7 +29,7 @@ from orchestrator.fleet.explain import explain_job
 from orchestrator.jobs import spec
 from orchestrator.jobs.cancel import cancel
 from orchestrator.jobs.submit import submit
-from orchestrator.model.states import JobState
+from orchestrator.model.states import JobState, TaskState
 from orchestrator.store import queries
 from orchestrator.store.trouble import trouble_of
 
@@ -109,13 +109,18 @@ def show_job(master: MasterDep, _: Caller, job_id: RowId) -> JobOut:
 
 @router.get("/{job_id}/tasks")
 def list_tasks(
-    master: MasterDep, _: Caller, job_id: RowId, limit: Limit = 1000, after: Annotated[int, Query(ge=0, lt=1 << 62)] = 0
+    master: MasterDep,
+    _: Caller,
+    job_id: RowId,
+    limit: Limit = 1000,
+    after: Annotated[int, Query(ge=0, lt=1 << 62)] = 0,
+    state: TaskState | None = None,
 ) -> Page[TaskOut]:
     """The job's tasks in the order of its file; `next` is the `after` of the next page."""
     with master.engine.connect() as connection:
         if queries.get_job(connection, job_id) is None:
             raise not_found("job", job_id)
-        rows = queries.list_tasks(connection, job_id, limit, after)
+        rows = queries.list_tasks(connection, job_id, limit, after, state=state)
     return Page(items=[TaskOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
 
 

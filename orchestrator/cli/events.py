@@ -10,6 +10,7 @@ import typer
 
 from orchestrator.cli.render import at, clean
 from orchestrator.cli.session import Session, pool_path, say
+from orchestrator.cli.waiting import Patience
 
 EVERY = 1 << 30
 
@@ -39,7 +40,6 @@ def events(
 def _follow(session: Session, links: dict[str, int | None], last: int, show: Callable[[dict[str, Any]], None]) -> None:
     """The stream wakes, the table tells: nothing is missed when the line or the master breaks."""
     from orchestrator.cli.client import Unreachable
-    from orchestrator.cli.waiting import Patience
 
     patience = Patience(say)
     while True:

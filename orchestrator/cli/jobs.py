@@ -10,6 +10,16 @@ import typer
 
 from orchestrator.cli.render import ago, at, explanation, fields, lasted, table
 from orchestrator.cli.session import Session, command, say
+from orchestrator.cli.waiting import (
+    How,
+    OnInterruptOption,
+    Patience,
+    Quiet,
+    WaitTimeout,
+    at_first,
+    wait_for,
+    with_statuses_above,
+)
 
 if TYPE_CHECKING:
     from orchestrator.cli.client import Client
@@ -103,12 +113,18 @@ def explain(session: Session, job: JobId) -> None:
 
 
 @command(app, "wait")
-def wait(session: Session, job: JobId) -> None:
-    """Wait until it has ended. Exit status: 0 succeeded, 1 failed, 3 cancelled."""
-    from orchestrator.cli.waiting import wait_for
-
-    session.api.get(f"jobs/{job}")
-    wait_for(session, job)
+def wait(
+    session: Session,
+    job: JobId,
+    quiet: Quiet = False,
+    wait_timeout: WaitTimeout = None,
+    on_interrupt: OnInterruptOption = None,
+) -> None:
+    """Wait until it has ended; the exit status is the job's, as with `submit --wait`."""
+    how = How.asked(quiet, wait_timeout, on_interrupt)
+    with with_statuses_above():
+        at_first(how).until_answered(lambda: session.api.get(f"jobs/{job}"))
+        wait_for(session, job, how)
 
 
 @command(app, "cancel")
@@ -121,8 +137,6 @@ def cancel(session: Session, job: JobId) -> None:
 
 def _patient(api: Client, patient: bool, path: str, **query: Any) -> Any:
     """One answer; while following, a master that is away is waited for."""
-    from orchestrator.cli.waiting import Patience
-
     if not patient:
         return api.call("GET", path, query)
     return Patience(say).until_answered(lambda: api.call("GET", path, query))

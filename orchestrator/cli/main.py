@@ -18,8 +18,8 @@ from orchestrator.cli.submit import submit
 from orchestrator.cli.upkeep import backup, migrate, on_the_database, restore
 
 STATUS = (
-    "Exit status: 0 done, 1 the job failed, or the audit or the doctor found trouble, 2 refused or used wrongly, "
-    "3 the job was cancelled, 4 no master answers, 130 Ctrl-C."
+    "Exit status: 0 done, 1 the audit or the doctor found trouble, or a trial message did not arrive, 2 refused or used "
+    "wrongly, 4 no master answers, 130 Ctrl-C. Of a job that was waited for: `orchestrator submit --help`."
 )
 # Help without rich: it is drawn three times as fast, and is plain in a pipe.
 app = typer.Typer(

@@ -1,7 +1,7 @@
 """What every command has in common: where the master is, who calls, how to answer, and the exit status.
 
-0 done   1 the job failed, or the audit or the doctor found trouble   2 refused, or used wrongly   3 the job was cancelled
-4 no master answers   130 stopped with Ctrl-C
+0 done   1 the audit or the doctor found trouble   2 refused, or used wrongly   4 no master answers   130 Ctrl-C
+Where a job is waited for its own status takes their place (`cli.waiting`).
 """
 
 from __future__ import annotations

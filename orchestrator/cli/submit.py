@@ -13,7 +13,17 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli.interrupts import Interrupted
 from orchestrator.cli.session import Session, say
+from orchestrator.cli.waiting import (
+    How,
+    OnInterruptOption,
+    Quiet,
+    WaitTimeout,
+    at_first,
+    wait_for,
+    with_statuses_above,
+)
 
 TRIES = 3
 
@@ -23,35 +33,52 @@ def submit(
     file: Annotated[str, typer.Argument(metavar="FILE", help="job file, YAML or JSON; - for standard input")],
     param: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="a parameter; wins over the file's")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="until it has ended; the exit status says how")] = False,
-    idempotency_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="asking again with this key gives the same job, not another")
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key", "--idempotency-key", metavar="KEY", help="asking again with this key gives the same job, not another"
+        ),
     ] = None,
+    quiet: Quiet = False,
+    wait_timeout: WaitTimeout = None,
+    on_interrupt: OnInterruptOption = None,
 ) -> None:
     """Submit a job and print its number.
 
-    With --wait the exit status is 0 where it succeeded, 1 where it failed, 3 where it was cancelled, and 130 where
-    Ctrl-C ended the waiting and the job goes on.
+    With --wait the exit status is the job's: 0 where it succeeded, the first failed task's own (1 … 125), 203 where it
+    was cancelled; and 202 refused, 204 no master answers, 205 not in time, 128 + the signal's number where one ended the
+    waiting and the job goes on.
     """
-    document = _merged(_read(file), param or [])
-    done = _post(session, document, idempotency_key)
-    job = done["id"]
-    if done["repeated"]:
-        say(f"job {job} was submitted before with this idempotency key; nothing new was created")
     if not wait:
-        session.show(done, lambda: print(job))
+        document = _merged(_read(file), param or [])
+        done = _post(session, document, key or str(uuid.uuid4()))
+        _tell_repeated(done)
+        session.show(done, lambda: print(done["id"]))
         return
-    from orchestrator.cli.waiting import wait_for
+    how = How.asked(quiet, wait_timeout, on_interrupt)
+    with with_statuses_above():
+        document = _merged(_read(file), param or [])
+        done = _patiently_posted(session, document, key or str(uuid.uuid4()), how)
+        if not quiet:
+            _tell_repeated(done)
+        if not (session.json or quiet):
+            print(done["id"], flush=True)
+        wait_for(session, done["id"], how)
 
-    if not session.json:
-        print(job, flush=True)
-    wait_for(session, job)
+
+def _patiently_posted(session: Session, document: dict[str, Any], key: str, how: How) -> dict[str, Any]:
+    """Submitted, also by a master that is just being started again."""
+    try:
+        return at_first(how).until_answered(lambda: _post(session, document, key))
+    except Interrupted:
+        say(f"whether the job was created is not known; ask again with --key {key}")
+        raise
 
 
-def _post(session: Session, document: dict[str, Any], key: str | None) -> dict[str, Any]:
+def _post(session: Session, document: dict[str, Any], key: str) -> dict[str, Any]:
     """Ask until it is answered: the key makes asking again safe where an answer was lost."""
     from orchestrator.cli.client import Unreachable
 
-    key = key or str(uuid.uuid4())
     for left in reversed(range(TRIES)):
         try:
             done: dict[str, Any] = session.api.post("jobs", document, {"Idempotency-Key": key})
@@ -60,9 +87,14 @@ def _post(session: Session, document: dict[str, Any], key: str | None) -> dict[s
             if not error.sent:
                 raise
             if not left:
-                again = f"whether the job was created is not known; ask again with --idempotency-key {key}"
+                again = f"whether the job was created is not known; ask again with --key {key}"
                 raise Unreachable(*error.lines, again) from error
     raise AssertionError("unreachable")
+
+
+def _tell_repeated(done: dict[str, Any]) -> None:
+    if done["repeated"]:
+        say(f"job {done['id']} was submitted before with this idempotency key; nothing new was created")
 
 
 def _read(file: str) -> Any:

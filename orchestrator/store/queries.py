@@ -35,7 +35,9 @@ def get_job(connection: Connection, job_id: int) -> dict[str, Any] | None:
     return _one(connection, _jobs().where(jobs.c.id == job_id))
 
 
-def list_tasks(connection: Connection, job_id: int, limit: int, after: int = 0, name: str | None = None) -> Rows:
+def list_tasks(
+    connection: Connection, job_id: int, limit: int, after: int = 0, name: str | None = None, state: str | None = None
+) -> Rows:
     """The tasks of a job in the order of its file, with the node and id of each one's last attempt."""
     last = (
         select(attempts.c.task_id, func.max(attempts.c.id).label("attempt_id"))
@@ -53,7 +55,9 @@ def list_tasks(connection: Connection, job_id: int, limit: int, after: int = 0, 
         .order_by(tasks.c.id)
         .limit(limit)
     )
-    return _all(connection, query.where(tasks.c.name == name) if name is not None else query)
+    if name is not None:
+        query = query.where(tasks.c.name == name)
+    return _all(connection, query.where(tasks.c.state == state) if state is not None else query)
 
 
 def list_attempts(connection: Connection, job_id: int, limit: int, before: int | None) -> Rows:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import pty
-import select
 import signal
 import subprocess
 import sys
@@ -150,82 +147,18 @@ def test_a_job_is_submitted_waited_for_and_read(cli: Cli) -> None:
     assert "had ended already" in cli.run("job", "cancel", job).stdout
 
 
-def test_a_failed_job_is_status_1_and_says_why(cli: Cli) -> None:
-    tasks = [{"name": "breaks", "run": "exit 7"}, {"name": "after", "run": "true", "needs": ["breaks"]}]
-    done = cli.run("submit", cli.file("failing", tasks=tasks), "--wait", status=1)
-    assert "failed" in done.stderr and "breaks" in done.stderr and "7" in done.stderr
-    assert "after" in done.stderr
-    again = cli.run("job", "wait", done.stdout.strip(), "--output", "json", status=1)
-    assert json.loads(again.stdout)["state"] == "failed"
-
-
-def test_a_job_cancelled_elsewhere_ends_the_waiting_with_3(cli: Cli) -> None:
-    waiting = cli.begin("submit", cli.sleeper("cancelled"), "--wait")
-    assert waiting.stdout is not None
-    job = waiting.stdout.readline().strip()
-    read_until(waiting, "runs on node")
-    assert "is being cancelled" in cli.run("job", "cancel", job).stdout
-    _, told = waiting.communicate(timeout=DEADLINE_S)
-    assert waiting.returncode == 3, told
-    assert f"job {job} cancelled" in told
-
-
-def test_ctrl_c_in_a_script_detaches(cli: Cli) -> None:
-    waiting = cli.begin("submit", cli.sleeper("detached"), "--wait")
-    assert waiting.stdout is not None
-    job = waiting.stdout.readline().strip()
-    read_until(waiting, f"job {job} is")
-    waiting.send_signal(signal.SIGINT)
-    _, told = waiting.communicate(timeout=DEADLINE_S)
-    assert waiting.returncode == 130, told
-    assert f"orchestrator job wait {job}" in told
-    assert cli.api(f"jobs/{job}")["state"] in ("queued", "running")
-    cli.run("job", "cancel", job)
-
-
-def test_ctrl_c_on_a_terminal_asks_and_cancels(cli: Cli) -> None:
-    file = cli.sleeper("asked")
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(cli.folder)
-        os.execve(sys.executable, [*COMMAND, "submit", file, "--wait"], {**cli.env, "TERM": "xterm-256color"})
-    seen = b""
-
-    def read(wanted: bytes) -> bool:
-        nonlocal seen
-        if select.select([terminal], [], [], 0)[0]:
-            with contextlib.suppress(OSError):  # the other side is closed: the command has ended
-                seen += os.read(terminal, 65536)
-        return wanted in seen
-
-    until(lambda: read(b"runs on node"), "the live picture says where the task runs")
-    os.write(terminal, b"\x03")
-    until(lambda: read(b"[c]ancel"), "the question")
-    os.write(terminal, b"c\n")
-    until(lambda: read(b"cancelled after"), "how it ended")
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
-    os.close(terminal)
-
-
-def test_waiting_and_following_survive_a_restart_of_the_master(cli: Cli) -> None:
+def test_following_a_log_survives_a_restart_of_the_master(cli: Cli) -> None:
     file = cli.file("survivor", run='echo begun; while [ ! -e "$GO" ]; do sleep 0.1; done; echo done')
     go = cli.folder / "go"
-    waiting = cli.begin("submit", file, "--wait", "--param", f"GO={go}")
-    assert waiting.stdout is not None
-    job = waiting.stdout.readline().strip()
-    read_until(waiting, "runs on node")
+    job = cli.run("submit", file, "--param", f"GO={go}").stdout.strip()
     following = cli.begin("job", "logs", job, "--follow")
     assert following.stdout is not None and following.stdout.readline() == "begun\n"
 
     cli.stage.master.send_signal(signal.SIGTERM)
     cli.stage.master.wait(DEADLINE_S)
-    read_until(waiting, "no master answers")
     cli.stage.start_master()
     go.touch()
 
-    _, told = waiting.communicate(timeout=DEADLINE_S)
-    assert waiting.returncode == 0, told
-    assert "the master answers again" in told
     assert following.communicate(timeout=DEADLINE_S)[0] == "done\n"
     assert following.returncode == 0
 
@@ -286,7 +219,7 @@ def test_the_settings_say_where_the_master_and_its_token_are(cli: Cli) -> None:
 
 def test_without_a_master_the_status_is_4_and_the_fix_is_told(cli: Cli) -> None:
     away = ("--url", "http://127.0.0.1:1")
-    submit = ("submit", cli.sleeper("nowhere"), "--wait")
+    submit = ("submit", cli.sleeper("nowhere"))
     for told in cli.together(("job", "list", *away), (*submit, *away), ("events", "--follow", *away), status=4):
         assert "orchestrator serve" in told.stderr
         assert told.stdout == ""
