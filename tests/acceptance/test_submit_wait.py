@@ -245,7 +245,7 @@ def test_a_signal_cancels_where_that_is_the_rule(person: Person) -> None:
 
 def test_a_second_signal_leaves_a_job_that_will_not_end(person: Person) -> None:
     stubborn = person.file("trap '' TERM; while :; do sleep 0.1; done", timeout={"after": "10m", "grace": "20s"})
-    process, job = person.begin("submit", stubborn, "--wait", "--on-interrupt", "cancel")
+    process, _ = person.begin("submit", stubborn, "--wait", "--on-interrupt", "cancel")
     process.send_signal(signal.SIGTERM)
     assert process.stderr is not None
     assert any("is being cancelled" in line for line in process.stderr)
