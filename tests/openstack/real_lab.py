@@ -119,12 +119,15 @@ class RealNovaLab(NovaLab):
         self._order(page=length)
 
     def scarce(self, count: int) -> None:
-        """Once all is settled: a server that was deleted before it had a host is counted, and shown as one that comes,
-        until the conductor finds that it is not wanted any more."""
+        """Once all is calm: a server that goes is counted until it has gone, and at some moments nothing tells that it goes."""
         deadline = time.monotonic() + self.within_s
-        while self._counted() != len(servers := self._servers()) or any(map(_is_changing, servers.values())):
+        servers, calm = self._servers(), 0
+        while calm < 10:
             assert time.monotonic() < deadline
             time.sleep(0.2)
+            before, servers = servers, self._servers()
+            settled = servers.keys() == before.keys() and not any(map(_is_changing, servers.values()))
+            calm = calm + 1 if settled and self._counted() == len(servers) else 0
         self._set_quota(len(servers) + count)
 
     def heal(self) -> None:
@@ -152,7 +155,7 @@ class RealNovaLab(NovaLab):
 
 
 def _is_changing(server: Any) -> bool:
-    return server["OS-EXT-STS:task_state"] is not None
+    return server["status"] in ("BUILD", "DELETED") or server["OS-EXT-STS:task_state"] is not None
 
 
 @contextmanager
