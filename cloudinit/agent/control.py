@@ -5,9 +5,9 @@ the task is the master's to judge; here it is only seen to that it is what it cl
 """
 
 import json
-import os
 import re
-import stat
+
+import notes
 
 LIMIT = 4096  # bytes: the journal has kept room for it since the order was accepted
 
@@ -20,27 +20,16 @@ def read(path):
     # type: (str) -> dict | None
     """What goes up with the result: `never`, `retry_after_s`, `params`, or `trouble` for a file that is none of these.
 
-    None where the job wrote no such file. Follows no link and waits for no pipe."""
-    if not os.access(path, os.F_OK):  # so for nearly every job, and an exception costs more
-        return None
+    None where the job wrote no such file."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        return {"trouble": "cannot be read: %s" % error.strerror}
-    try:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            return {"trouble": "is not a plain file"}
-        return _understood(os.read(file, LIMIT + 1))
-    except (OSError, ValueError, RecursionError) as error:
+        content = notes.read(path, LIMIT)
+        return None if content is None else _understood(content)
+    except (ValueError, RecursionError) as error:
         return {"trouble": str(error)[:200]}
-    finally:
-        os.close(file)
 
 
 def _understood(content):
     # type: (bytes) -> dict
-    if len(content) > LIMIT:
-        raise ValueError("is over %d bytes" % LIMIT)
     try:
         asked = json.loads(content.decode())
     except ValueError:

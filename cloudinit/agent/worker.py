@@ -6,11 +6,12 @@ import signal
 import time
 
 import control
+import outputs
 from engine import Engine
 from faultpoints import reach
 from logtail import LogTail
 from machine import say
-from processes import CONTROL_NAME, kill_marked, reap, start
+from processes import CONTROL_NAME, OUTPUT_NAME, kill_marked, reap, start
 from uplink import Uplink
 from workfolders import WorkFolders
 
@@ -171,6 +172,9 @@ class Worker:
             asked = control.read(running.work + CONTROL_NAME)
             if asked is not None:
                 more["control"] = asked
+            said = outputs.read(running.work + OUTPUT_NAME)
+            if said is not None:
+                more["outputs"] = said
             self._end(running.attempt, running.stopping or "exited", **more)
             if self._sweep_at is None:
                 self._sweep_at = time.monotonic() + SWEEP_S

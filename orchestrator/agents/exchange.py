@@ -77,6 +77,21 @@ class ControlMessage(_Message):
         return Control(self.retry_after_s, self.never, self.params, self.trouble)
 
 
+class OutputsMessage(_Message):
+    """What the task's output file said, as its agent understood it; `trouble` tells what was left out."""
+
+    values: Annotated[dict[EnvName, Annotated[EnvValue, AfterValidator(_storable)]], Field(max_length=10_000)] = {}
+    trouble: Annotated[Told, Field(max_length=300)] | None = None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _or_trouble(cls, value: Any, check: ModelWrapValidatorHandler[OutputsMessage]) -> OutputsMessage:
+        try:
+            return check(value)
+        except ValidationError:
+            return cls(trouble="was not understood by the master")
+
+
 class ResultMessage(_Message):
     """How an attempt ended on the node. Times are seconds since 1970 by the node's clock."""
 
@@ -88,6 +103,7 @@ class ResultMessage(_Message):
     started_at: Moment | None = None
     finished_at: Moment | None = None
     control: ControlMessage | None = None
+    outputs: OutputsMessage | None = None
 
     def result(self) -> Result:
         asked = self.control.control() if self.control is not None else None
@@ -97,6 +113,8 @@ class ResultMessage(_Message):
             log_size=self.log_size,
             started_at=_time(self.started_at),
             finished_at=_time(self.finished_at),
+            outputs=self.outputs.values if self.outputs is not None else None,
+            outputs_trouble=self.outputs.trouble if self.outputs is not None else None,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -45,6 +45,8 @@ class Result:
     log_size: int = 0
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    outputs: Mapping[str, str] | None = None
+    outputs_trouble: str | None = None
 
 
 def accept(tx: Tx, node_id: int, results: Sequence[Result]) -> None:
@@ -107,11 +109,18 @@ def end_attempts(tx: Tx, ends: Sequence[tuple[Any, Result]]) -> None:
         }
         if verdict.params is not None:
             values["params"] = dict(verdict.params)
-        task_moves.append(Move(row.id, TaskState.RUNNING, verdict.task, verdict.reason, values, links))
+        if result.outputs and not open_again:
+            values["outputs"] = dict(result.outputs)
+        reason = verdict.reason
+        if result.outputs_trouble:
+            reason += f"; its output file: {result.outputs_trouble}"
+        task_moves.append(Move(row.id, TaskState.RUNNING, verdict.task, reason, values, links))
         if open_again:
             tx.queued[row.token, row.pool_id] += 1
         else:
-            settled.append(progress.Ended(row.id, row.job_id, verdict.task, row.spec, alone=row.job_tasks == 1))
+            settled.append(
+                progress.Ended(row.id, row.job_id, verdict.task, row.spec, row.job_tasks == 1, bool(result.outputs))
+            )
     advance(tx, Attempt, attempt_moves)
     advance(tx, Task, task_moves)
     if settled:

@@ -58,6 +58,7 @@ class TaskOut(BaseModel):
     pool: str | None
     attempts: int
     exit_code: int | None
+    outputs: dict[str, str] | None = Field(description="what it wrote to its output file")
     node_id: int | None = Field(description="where its last attempt ran")
     attempt_id: int | None = Field(description="its last attempt, whose log is shown")
     run_after: datetime | None

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, bindparam, func, insert, select, update
 
+from orchestrator.jobs import inputs
 from orchestrator.jobs.announce import WISHES, announce
 from orchestrator.model.states import JOB_OPEN, JobState, TaskState
 from orchestrator.model.tables import Deployment, Job, Task, TaskNeed, table
@@ -72,6 +73,7 @@ class Ended:
     state: TaskState
     spec: Mapping[str, Any]
     alone: bool = False  # its job has no other task, so nothing depends on it
+    has_outputs: bool = False
 
 
 def deploys(target: Target) -> bool:
@@ -142,6 +144,7 @@ def settle(tx: Tx, ended: Sequence[Ended]) -> None:
         all_ended += pending
         for task in pending:
             _undeploy_after(tx, task)
+        inputs.mark(tx, [task.id for task in pending if task.has_outputs and not task.alone])
         succeeded = [task for task in pending if not task.alone and task.state == TaskState.SUCCEEDED]
         others = [task for task in pending if not task.alone and task.state != TaskState.SUCCEEDED]
         pending = _begin(tx, _release_dependents(tx, succeeded)) + _skip_dependents(tx, others)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.agents.results import lose_attempts
+from orchestrator.agents.claims import claim, holder, orders_for
+from orchestrator.agents.results import Result, accept, lose_attempts
+from orchestrator.jobs.outcomes import Outcome
 from orchestrator.jobs.progress import job_outcome
 from orchestrator.model.tables import Attempt, Event, Job, Node, Task
 
@@ -50,9 +52,6 @@ def test_two_needs_done_in_one_transaction(store: Store) -> None:
     job, node = diamond(store)
     store.run_one(node)
     both = store.claim(node, 2)
-    from orchestrator.agents.results import Result, accept
-    from orchestrator.jobs.outcomes import Outcome
-
     store.write(lambda tx: accept(tx, node, [Result(attempt, Outcome("exited", 0)) for attempt in both]))
     assert store.task_states(job)["d"] == "queued"
     store.check_counters()
@@ -168,6 +167,57 @@ def test_more_dependents_than_one_query_takes(store: Store) -> None:
     store.cancel(job)
     assert store.state(Job, job) == "cancelled"
     store.check_counters()
+
+
+# ---- outputs ---------------------------------------------------------------------------------------------------------
+
+
+def run_saying(store: Store, node: int, **outputs: str) -> dict[str, str]:
+    """The node takes the next task, which writes this; the environment it ran in."""
+    [order] = store.write(lambda tx: claim(tx, holder(tx, node), 1))
+    result = Result(order["attempt"], Outcome("exited", 0), outputs=outputs or None)
+    store.write(lambda tx: accept(tx, node, [result]))
+    env: dict[str, str] = order["env"]
+    return env
+
+
+def test_outputs_are_variables_of_the_tasks_that_need_theirs(store: Store) -> None:
+    node = store.node(store.pool())
+    tasks = [
+        {"name": "a", "run": "true"},
+        {"name": "b", "run": "true"},
+        {"name": "both", "run": "true", "needs": ["b", "a"], "env": {"MINE": "own"}},
+        {"name": "far", "run": "true", "needs": ["both"]},
+    ]
+    job = store.submit({"name": "j", "client": "acme", "params": {"P": "param", "Q": "param"}, "tasks": tasks})
+    run_saying(store, node, A="a", SAME="a", P="over the param", MINE="no", JOB_ID="no")
+    run_saying(store, node, SAME="b")
+    env = run_saying(store, node)
+    assert {name: env[name] for name in ("A", "SAME", "P", "Q", "MINE", "JOB_ID")} == dict(
+        A="a", SAME="b", P="over the param", Q="param", MINE="own", JOB_ID=str(job)
+    )
+    assert "A" not in run_saying(store, node), "of its own needs, not of theirs"
+    assert store.rows(Task, name="b")[0].outputs == {"SAME": "b"}
+    assert store.rows(Task, name="both")[0].outputs is None
+
+
+def test_a_repeated_order_has_the_same_inputs(store: Store) -> None:
+    node = store.node(store.pool())
+    store.submit({"name": "j", "client": "acme", "tasks": DIAMOND[:2]})
+    run_saying(store, node, A="a")
+    [first] = store.write(lambda tx: claim(tx, holder(tx, node), 1))
+    [again] = store.write(lambda tx: orders_for(tx, holder(tx, node), [first["attempt"]]))
+    assert again == first
+
+
+def test_what_an_output_file_said_wrongly_is_told_and_fails_nothing(store: Store) -> None:
+    node = store.node(store.pool())
+    job = store.job()
+    [attempt] = store.claim(node)
+    result = Result(attempt, Outcome("exited", 0), outputs={}, outputs_trouble="line 1 is not KEY=value")
+    store.write(lambda tx: accept(tx, node, [result]))
+    assert store.state(Job, job) == "succeeded"
+    assert store.rows(Task)[0].reason == "exit status 0; its output file: line 1 is not KEY=value"
 
 
 # ---- at random, against a simple model -------------------------------------------------------------------------------

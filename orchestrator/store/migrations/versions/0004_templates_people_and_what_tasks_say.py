@@ -46,6 +46,8 @@ def columns() -> list[tuple[str, sa.Column]]:
         ('task', sa.Column('values', sa.JSON(), nullable=True)),
         ('task', sa.Column('condition', sa.Text(), nullable=True)),
         ('task', sa.Column('outputs', sa.JSON(), nullable=True)),
+        ('task', sa.Column('has_inputs', sa.Boolean(), nullable=False, server_default=sa.false())),
+        ('task', sa.Column('skipped_because', String(), nullable=True)),
         ('task', sa.Column('progress', sa.Float(), nullable=True)),
         ('task', sa.Column('progress_note', String(), nullable=True)),
         ('task', sa.Column('slots', sa.Integer(), nullable=False, server_default='1')),
