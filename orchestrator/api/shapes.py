@@ -58,6 +58,9 @@ class TaskOut(BaseModel):
     pool: str | None
     attempts: int
     exit_code: int | None
+    condition: str | None
+    skipped_because: str | None = Field(description="of a skipped one: condition or upstream_failed")
+    values: dict[str, str] | None = Field(description="the variables that its array or matrix gave it")
     outputs: dict[str, str] | None = Field(description="what it wrote to its output file")
     node_id: int | None = Field(description="where its last attempt ran")
     attempt_id: int | None = Field(description="its last attempt, whose log is shown")

@@ -67,3 +67,21 @@ def test_outputs_reach_the_next_task(home: RealMaster, run: Run) -> None:
     tasks = run("count-and-tell")
     assert home.store.states(Job) == ["succeeded"]
     assert logs(home, tasks["tell"]) == ["12 rows of several\nlines\n"]
+
+
+def test_conditions_decide_by_what_became_of_the_others(home: RealMaster, run: Run) -> None:
+    tasks = run("load-or-mend")
+    assert {name: task.state for name, task in tasks.items()} == {
+        "load": "failed", "mend": "succeeded", "report": "skipped", "send": "skipped", "clean-up": "succeeded",
+    }  # fmt: skip
+    assert tasks["report"].skipped_because == tasks["send"].skipped_because == "condition"
+    assert home.store.states(Job) == ["failed"]
+
+
+def test_an_array_and_a_matrix_are_many_tasks(home: RealMaster, run: Run) -> None:
+    tasks = run("shards")
+    assert {task.state for task in tasks.values()} == {"succeeded"}
+    assert logs(home, tasks["shard[2]"]) == ["shard 2 of 3\n"]
+    builds = [logs(home, tasks[f"build[{i}]"]) for i in range(3)]
+    assert builds == [["debian 3.11\n"], ["debian 3.12\n"], ["alpine 3.12\n"]]
+    assert len(tasks) == 8
