@@ -217,6 +217,11 @@ def parse(document: str | bytes | Mapping[str, Any]) -> JobSpec:
         raise SpecError(_problems(error)) from None
 
 
+def asked_in(document: Mapping[str, Any]) -> Infrastructure:
+    """What the job of a stored document asks for."""
+    return _Target.model_validate({name: document[name] for name in _Target.model_fields.keys() & document.keys()}).asked
+
+
 def read_yaml(text: str | bytes) -> Any:
     try:
         return yaml.load(text, Loader=Loader)  # noqa: S506

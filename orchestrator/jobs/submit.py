@@ -50,10 +50,8 @@ def submit(tx: Tx, spec: JobSpec, *, actor: str, idempotency_key: str | None = N
     The same idempotency key gives the job of the first call. Raises SpecError for a pool or size that is not there;
     nothing is created then.
     """
-    if idempotency_key is not None:
-        earlier = select(jobs.c.id).where(jobs.c.idempotency_key == idempotency_key)
-        if (job_id := tx.connection.execute(earlier).scalar()) is not None:
-            return Submitted(job_id, repeated=True)
+    if (earlier := earlier_with(tx, idempotency_key)) is not None:
+        return earlier
     known = _pools_named_in(tx.connection, spec)
     _check_against_pools(spec, known)
     made, edges = graph.stored(spec.tasks)
@@ -65,6 +63,14 @@ def submit(tx: Tx, spec: JobSpec, *, actor: str, idempotency_key: str | None = N
         progress.open_deployment(tx, job_id, None, target)
     progress.became_ready(tx, ready, undecided)
     return Submitted(job_id)
+
+
+def earlier_with(tx: Tx, idempotency_key: str | None) -> Submitted | None:
+    """The job that was made with this key before."""
+    if idempotency_key is None:
+        return None
+    found = tx.connection.execute(select(jobs.c.id).where(jobs.c.idempotency_key == idempotency_key)).scalar()
+    return None if found is None else Submitted(found, repeated=True)
 
 
 def scoped_token(client: str, token: str, job_id: int) -> str:
@@ -203,4 +209,6 @@ def _task_document(spec: JobSpec, task: TaskSpec, target: progress.Target) -> di
         document["timeout"] = timeout.model_dump(mode="json")
     if target.token is not None:
         document["target"] = target.document()
+        if task.asked.token is not None and "$JOB_ID" in task.asked.token:
+            document["token"] = task.asked.token  # a rerun has another number
     return document
