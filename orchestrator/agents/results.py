@@ -109,8 +109,10 @@ def end_attempts(tx: Tx, ends: Sequence[tuple[Any, Result]]) -> None:
         }
         if verdict.params is not None:
             values["params"] = dict(verdict.params)
-        if result.outputs and not open_again:
-            values["outputs"] = dict(result.outputs)
+        if open_again:
+            values |= {"progress": None, "progress_note": None}
+        else:
+            values |= _said(result)
         reason = verdict.reason
         if result.outputs_trouble:
             reason += f"; its output file: {result.outputs_trouble}"
@@ -125,6 +127,17 @@ def end_attempts(tx: Tx, ends: Sequence[tuple[Any, Result]]) -> None:
     advance(tx, Task, task_moves)
     if settled:
         progress.settle(tx, settled)
+
+
+def _said(result: Result) -> dict[str, Any]:
+    """What is kept of what a task that has ended said of itself: nothing for most."""
+    values: dict[str, Any] = {}
+    if result.outputs:
+        values["outputs"] = dict(result.outputs)
+    asked = result.outcome.control
+    if asked is not None and (asked.progress, asked.note) != (None, None):
+        values |= {"progress": asked.progress, "progress_note": asked.note}
+    return values
 
 
 def _store_late(tx: Tx, row: Any, result: Result) -> None:

@@ -28,6 +28,8 @@ class Control:
     never: bool = False
     params: Mapping[str, str] | None = None
     trouble: str | None = None
+    progress: float | None = None  # the last it reported
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,6 +257,8 @@ class Job(SQLModel, table=True):
     `version` is the SHA-256 of its canonical job file, `template_version_id` the committed one it was launched from,
     `rerun_of` the job it does again. In a `dry_run` every command is replaced by a short sleep."""
 
+    __table_args__ = (_index_of_set("ix_job_rerun_of", "rerun_of"),)
+
     id: int = _id()
     name: str
     client_id: int = _reference("client.id", nullable=False)

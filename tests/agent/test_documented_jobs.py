@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,26 @@ def home(store: Any, tmp_path: Path) -> Iterator[RealMaster]:
 
 
 @pytest.fixture
-def run(home: RealMaster, pyz: Path) -> Iterator[Run]:
-    """Submit an example by its name, let it run to its end; its tasks by name."""
+def start(home: RealMaster, pyz: Path) -> Iterator[Callable[[], None]]:
+    """Boots the machine with the agent."""
     boxes: list[AgentBox] = []
+
+    def boot() -> None:
+        boxes.append(home.machine(pyz)[1])
+        boxes[0].start()
+
+    yield boot
+    for box in boxes:
+        box.close()
+
+
+@pytest.fixture
+def run(home: RealMaster, start: Callable[[], None]) -> Run:
+    """Submit an example by its name, let it run to its end; its tasks by name."""
 
     def to_its_end(name: str) -> dict[str, Any]:
         job = home.store.submit(documented(name))
-        if not boxes:
-            boxes.append(home.machine(pyz)[1])
-            boxes[0].start()
+        start()
 
         def states() -> list[str]:
             return home.store.states(Task, job_id=job)
@@ -42,9 +54,7 @@ def run(home: RealMaster, pyz: Path) -> Iterator[Run]:
         until(lambda: not set(states()) & set(TASK_OPEN), 30, lambda: home.store.rows(Task, job_id=job))
         return {row.name: row for row in home.store.rows(Task, job_id=job)}
 
-    yield to_its_end
-    for box in boxes:
-        box.close()
+    return to_its_end
 
 
 def documented(name: str) -> str:
@@ -67,6 +77,32 @@ def test_outputs_reach_the_next_task(home: RealMaster, run: Run) -> None:
     tasks = run("count-and-tell")
     assert home.store.states(Job) == ["succeeded"]
     assert logs(home, tasks["tell"]) == ["12 rows of several\nlines\n"]
+
+
+@pytest.mark.parametrize("example", ["progress-in-sh", "progress-in-python", "progress-in-r"])
+def test_progress_is_reported(home: RealMaster, run: Run, example: str) -> None:
+    if example == "progress-in-r" and shutil.which("Rscript") is None:
+        pytest.skip("R is not installed here")
+    (task,) = run(example).values()
+    assert (task.state, task.progress, task.progress_note) == ("succeeded", 0.8, "part 4 of 4")
+
+
+def test_progress_is_known_while_it_runs_and_forgotten_by_the_next_try(
+    home: RealMaster, start: Callable[[], None], tmp_path: Path
+) -> None:
+    start()
+    run = f"""
+        [ "$ORCHESTRATOR_ATTEMPT" = 1 ] || {{ until [ -e {tmp_path}/go ]; do sleep 0.02; done; exit 0; }}
+        echo '{{"progress": 0.25, "note": "a quarter"}}' > "$ORCHESTRATOR_CONTROL"
+        until [ -e {tmp_path}/fail ]; do sleep 0.02; done; exit 1"""
+    job = home.store.submit({"name": "job", "client": "acme", "run": run, "retry": {"attempts": 2}})
+    until(lambda: home.task(job).progress == 0.25, 30)
+    assert (home.task(job).state, home.task(job).progress_note) == ("running", "a quarter")
+    (tmp_path / "fail").touch()
+    until(lambda: home.task(job).attempts == 2, 30)
+    assert (home.task(job).progress, home.task(job).progress_note) == (None, None)
+    (tmp_path / "go").touch()
+    assert home.finished(job).state == "succeeded"
 
 
 def test_conditions_decide_by_what_became_of_the_others(home: RealMaster, run: Run) -> None:
