@@ -153,7 +153,7 @@ def test_a_failed_job_goes_on_where_it_failed(cli: Cli) -> None:
         {"name": "second", "run": 'echo "$WORD"; exit "$CODE"', "needs": ["first"]},
         {"name": "many", "array": 101, "run": "true", "needs": ["second"]},
     ]
-    job = cli.run("submit", cli.file("again", params={"CODE": "3"}, tasks=tasks), "--wait", status=1).stdout.strip()
+    job = cli.run("submit", cli.file("again", params={"CODE": "3"}, tasks=tasks), "--wait", status=3).stdout.strip()
     shown = cli.run("job", "show", job).stdout
     assert "many    101" in shown and "101 skipped" in shown and "many[0]" not in shown
     assert "upstream_failed: needs second" in cli.run("job", "show", job, "--name", "many[7]").stdout
