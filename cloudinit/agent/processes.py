@@ -13,6 +13,8 @@ TERM, KILL = signal.SIGTERM, signal.SIGKILL
 SHELL = "/bin/sh"
 CONTROL = "ORCHESTRATOR_CONTROL"
 CONTROL_NAME = "/.orchestrator-control"
+OUTPUT = "ORCHESTRATOR_OUTPUT"
+OUTPUT_NAME = "/.orchestrator-output"
 # What Python changed for itself and no job should inherit.
 DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD]
 
@@ -68,6 +70,7 @@ def start(order, work, log, environment):
     environment = dict(environment)
     environment.update(order["env"])
     environment[CONTROL] = work + CONTROL_NAME
+    environment[OUTPUT] = work + OUTPUT_NAME
     os.chdir(work)  # the agent is one thread, and posix_spawn has no working folder of its own
     started, started_at = time.monotonic(), time.time()
     try:

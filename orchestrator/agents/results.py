@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -45,6 +45,8 @@ class Result:
     log_size: int = 0
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    outputs: Mapping[str, str] | None = None
+    outputs_trouble: str | None = None
 
 
 def accept(tx: Tx, node_id: int, results: Sequence[Result]) -> None:
@@ -107,15 +109,35 @@ def end_attempts(tx: Tx, ends: Sequence[tuple[Any, Result]]) -> None:
         }
         if verdict.params is not None:
             values["params"] = dict(verdict.params)
-        task_moves.append(Move(row.id, TaskState.RUNNING, verdict.task, verdict.reason, values, links))
+        if open_again:
+            values |= {"progress": None, "progress_note": None}
+        else:
+            values |= _said(result)
+        reason = verdict.reason
+        if result.outputs_trouble:
+            reason += f"; its output file: {result.outputs_trouble}"
+        task_moves.append(Move(row.id, TaskState.RUNNING, verdict.task, reason, values, links))
         if open_again:
             tx.queued[row.token, row.pool_id] += 1
         else:
-            settled.append(progress.Ended(row.id, row.job_id, verdict.task, row.spec, alone=row.job_tasks == 1))
+            settled.append(
+                progress.Ended(row.id, row.job_id, verdict.task, row.spec, row.job_tasks == 1, bool(result.outputs))
+            )
     advance(tx, Attempt, attempt_moves)
     advance(tx, Task, task_moves)
     if settled:
         progress.settle(tx, settled)
+
+
+def _said(result: Result) -> dict[str, Any]:
+    """What is kept of what a task that has ended said of itself: nothing for most."""
+    values: dict[str, Any] = {}
+    if result.outputs:
+        values["outputs"] = dict(result.outputs)
+    asked = result.outcome.control
+    if asked is not None and (asked.progress, asked.note) != (None, None):
+        values |= {"progress": asked.progress, "progress_note": asked.note}
+    return values
 
 
 def _store_late(tx: Tx, row: Any, result: Result) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Body, Query, Request, Security
+from fastapi import APIRouter, Body, Header, Query, Request, Security
 from fastapi.responses import PlainTextResponse, Response
 
 from orchestrator.api.auth import Caller, authenticated, bearer
@@ -17,25 +17,33 @@ from orchestrator.api.shapes import (
     CancelOut,
     ExplanationOut,
     JobOut,
+    JobWithRunsOut,
     Limit,
     Page,
+    RerunIn,
     RowId,
     SubmittedOut,
     TaskOut,
+    TaskSummaryOut,
 )
 from orchestrator.app import Master
 from orchestrator.faultpoints import reach
 from orchestrator.fleet.explain import explain_job
 from orchestrator.jobs import spec
 from orchestrator.jobs.cancel import cancel
-from orchestrator.jobs.submit import submit
-from orchestrator.model.states import JobState, TaskState
+from orchestrator.jobs.rerun import Rerun, rerun
+from orchestrator.jobs.submit import Submitted, submit
+from orchestrator.model.states import JOB_OPEN, JobState, TaskState
 from orchestrator.store import queries
 from orchestrator.store.trouble import trouble_of
+from orchestrator.store.writer import Tx
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], responses=PROBLEMS)
 LARGEST_FILE = 16 << 20
 LONGEST_KEY = 200
+TaskName = Annotated[
+    str | None, Query(max_length=120, description="the task's name, an element's such as shard[3]; none where it is alone")
+]
 _call = {
     "parameters": [
         {
@@ -99,12 +107,13 @@ def list_jobs(
 
 
 @router.get("/{job_id}")
-def show_job(master: MasterDep, _: Caller, job_id: RowId) -> JobOut:
+def show_job(master: MasterDep, _: Caller, job_id: RowId) -> JobWithRunsOut:
     with master.engine.connect() as connection:
         row = queries.get_job(connection, job_id)
-    if row is None:
-        raise not_found("job", job_id)
-    return JobOut(**row)
+        if row is None:
+            raise not_found("job", job_id)
+        before, after = queries.runs_before(connection, row["rerun_of"]), queries.reruns_of(connection, job_id)
+    return JobWithRunsOut(**row, runs_before=before, reruns=after)
 
 
 @router.get("/{job_id}/tasks")
@@ -115,13 +124,24 @@ def list_tasks(
     limit: Limit = 1000,
     after: Annotated[int, Query(ge=0, lt=1 << 62)] = 0,
     state: TaskState | None = None,
+    name: TaskName = None,
 ) -> Page[TaskOut]:
-    """The job's tasks in the order of its file; `next` is the `after` of the next page."""
+    """The job's tasks in the order of its file; `next` is the `after` of the next page. The name of an array is that of
+    all its elements."""
     with master.engine.connect() as connection:
         if queries.get_job(connection, job_id) is None:
             raise not_found("job", job_id)
-        rows = queries.list_tasks(connection, job_id, limit, after, state=state)
+        rows = queries.list_tasks(connection, job_id, limit, after, name, state)
     return Page(items=[TaskOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
+
+
+@router.get("/{job_id}/tasks/summary")
+def summarise_tasks(master: MasterDep, _: Caller, job_id: RowId) -> list[TaskSummaryOut]:
+    """How many tasks of which name are in which state, an array as one, in the order of the job file."""
+    with master.engine.connect() as connection:
+        if queries.get_job(connection, job_id) is None:
+            raise not_found("job", job_id)
+        return [TaskSummaryOut(**row) for row in queries.summary_of_tasks(connection, job_id)]
 
 
 @router.get("/{job_id}/attempts")
@@ -141,9 +161,7 @@ def read_log(
     master: MasterDep,
     _: Caller,
     job_id: RowId,
-    task: Annotated[
-        str | None, Query(max_length=100, description="the task's name; needed where there are several")
-    ] = None,
+    task: TaskName = None,
     offset: Annotated[int, Query(ge=0, lt=1 << 62)] = 0,
     limit: Annotated[int, Query(ge=1, le=16 << 20)] = 1 << 20,
 ) -> PlainTextResponse:
@@ -188,6 +206,29 @@ async def cancel_job(master: MasterDep, caller: Caller, job_id: RowId, _: Annota
     if done is None:
         raise not_found("job", job_id)
     return CancelOut(id=job_id, cancelling=done)
+
+
+@router.post("/{job_id}/rerun", status_code=201)
+async def rerun_job(
+    master: MasterDep,
+    caller: Caller,
+    job_id: RowId,
+    body: RerunIn,
+    idempotency_key: Annotated[str | None, Header(max_length=LONGEST_KEY)] = None,
+) -> SubmittedOut:
+    """Do an ended job again, as a new job: all of it, or only some tasks and what needs them, the others kept."""
+    asked = Rerun(body.from_, body.failed, body.params)
+
+    def work(tx: Tx) -> Submitted:
+        job = queries.get_job(tx.connection, job_id)
+        if job is None:
+            raise not_found("job", job_id)
+        if job["state"] in JOB_OPEN:
+            raise Problem(409, "Not ended yet", f"job {job_id} is {job['state']}; wait for its end, or cancel it first")
+        return rerun(tx, job_id, asked, actor=caller, idempotency_key=idempotency_key)
+
+    done = await master.writer.awrite(work)
+    return SubmittedOut(id=done.job_id, repeated=done.repeated)
 
 
 async def _document(request: Request) -> str | bytes | dict[str, Any]:

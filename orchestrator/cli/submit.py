@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.interrupts import Interrupted
+from orchestrator.cli.interrupts import Interrupted, OnInterrupt
 from orchestrator.cli.session import Session, say
 from orchestrator.cli.waiting import (
     How,
@@ -49,39 +49,56 @@ def submit(
     was cancelled; and 202 refused, 204 no master answers, 205 not in time, 128 + the signal's number where one ended the
     waiting and the job goes on.
     """
+
+    def document() -> dict[str, Any]:
+        return _merged(_read(file), param or [])  # type: ignore[no-any-return]
+
+    how = (quiet, wait_timeout, on_interrupt)
+    create(session, "jobs", document, key, wait=wait, how=how)
+
+
+def create(
+    session: Session,
+    path: str,
+    document: Callable[[], dict[str, Any]],
+    key: str | None,
+    *,
+    wait: bool,
+    how: tuple[bool, str | None, OnInterrupt | None],
+) -> None:
+    """Make a job of what `document` gives, print its number, and wait for its end where that is wanted."""
+    key = key or str(uuid.uuid4())
     if not wait:
-        document = _merged(_read(file), param or [])
-        done = _post(session, document, key or str(uuid.uuid4()))
+        done = _post(session, path, document(), key)
         _tell_repeated(done)
         session.show(done, lambda: print(done["id"]))
         return
-    how = How.asked(quiet, wait_timeout, on_interrupt)
+    asked = How.asked(*how)
     with with_statuses_above():
-        document = _merged(_read(file), param or [])
-        done = _patiently_posted(session, document, key or str(uuid.uuid4()), how)
-        if not quiet:
+        done = _patiently_posted(session, path, document(), key, asked)
+        if not asked.quiet:
             _tell_repeated(done)
-        if not (session.json or quiet):
+        if not (session.json or asked.quiet):
             print(done["id"], flush=True)
-        wait_for(session, done["id"], how)
+        wait_for(session, done["id"], asked)
 
 
-def _patiently_posted(session: Session, document: dict[str, Any], key: str, how: How) -> dict[str, Any]:
+def _patiently_posted(session: Session, path: str, document: dict[str, Any], key: str, how: How) -> dict[str, Any]:
     """Submitted, also by a master that is just being started again."""
     try:
-        return at_first(how).until_answered(lambda: _post(session, document, key))
+        return at_first(how).until_answered(lambda: _post(session, path, document, key))
     except Interrupted:
         say(f"whether the job was created is not known; ask again with --key {key}")
         raise
 
 
-def _post(session: Session, document: dict[str, Any], key: str) -> dict[str, Any]:
+def _post(session: Session, path: str, document: dict[str, Any], key: str) -> dict[str, Any]:
     """Ask until it is answered: the key makes asking again safe where an answer was lost."""
     from orchestrator.cli.client import Unreachable
 
     for left in reversed(range(TRIES)):
         try:
-            done: dict[str, Any] = session.api.post("jobs", document, {"Idempotency-Key": key})
+            done: dict[str, Any] = session.api.post(path, document, {"Idempotency-Key": key})
             return done
         except Unreachable as error:
             if not error.sent:
@@ -116,19 +133,26 @@ def _read(file: str) -> Any:
         raise Complaint(*(f"{file}: {path}: {message}" for path, message in error.problems)) from error
 
 
-def _merged(document: Any, pairs: list[str]) -> Any:
-    """The document with the launch's parameters over its own, as JSON can say it. Raises Complaint."""
+def params_of(pairs: list[str]) -> dict[str, str]:
+    """What `--param KEY=VALUE` said. Raises Complaint."""
     from orchestrator.cli.client import Complaint
 
-    if not isinstance(document, dict):
-        raise Complaint("$: a job file is a mapping; begin with name:, client: and run: or tasks:")
     given = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not key or not equals:
             raise Complaint(f"--param: {pair!r} is not KEY=VALUE; write one such as REGION=eu")
         given[key] = value
-    if given:
+    return given
+
+
+def _merged(document: Any, pairs: list[str]) -> Any:
+    """The document with the launch's parameters over its own, as JSON can say it. Raises Complaint."""
+    from orchestrator.cli.client import Complaint
+
+    if not isinstance(document, dict):
+        raise Complaint("$: a job file is a mapping; begin with name:, client: and run: or tasks:")
+    if given := params_of(pairs):
         own = document.get("params") or {}
         if not isinstance(own, dict):
             raise Complaint("params: must be a mapping of names to values; mend it")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from orchestrator.model.states import AttemptState, TaskState
+from orchestrator.model.states import AttemptState, JobState, TaskState
 
 INFRASTRUCTURE = frozenset({"lost", "start_failed"})
 """Outcomes that are not the job's fault."""
@@ -28,6 +28,8 @@ class Control:
     never: bool = False
     params: Mapping[str, str] | None = None
     trouble: str | None = None
+    progress: float | None = None  # the last it reported
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,16 @@ def judge(
     if outcome.kind in INFRASTRUCTURE:
         return _after_infrastructure_failure(outcome, retry, infrastructure_failures + 1)
     return _after_job_failure(outcome, retry, job_failures + 1, now)
+
+
+def job_outcome(states: Mapping[Any, int], *, cancelled: bool) -> tuple[JobState, str]:
+    """A finished job's state and reason from how many of its tasks ended in which state."""
+    told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    if states.get(TaskState.FAILED):
+        return JobState.FAILED, f"tasks: {told}"
+    if states.get(TaskState.CANCELLED) or (cancelled and states.get(TaskState.SKIPPED)):
+        return JobState.CANCELLED, f"tasks: {told}"
+    return JobState.SUCCEEDED, f"tasks: {told}"
 
 
 def _after_infrastructure_failure(outcome: Outcome, retry: Mapping[str, Any], failures: int) -> Verdict:

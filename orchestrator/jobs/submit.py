@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select
 
-from orchestrator.jobs import progress
+from orchestrator.jobs import graph, progress
+from orchestrator.jobs.expansion import Element
 from orchestrator.jobs.spec import SIZES, Infrastructure, JobSpec, SpecError, TaskSpec
 from orchestrator.model.states import JobState, TaskState
 from orchestrator.model.tables import Client, Job, Pool, Task, TaskNeed, table
@@ -21,12 +23,19 @@ _insert_task = Prepared(
     ("job_id", "name", "kind", "spec", "token", "pool_id", "priority", "state", "reason", "waiting_on", "queued_at",
      "attempts", "job_failures", "infrastructure_failures"),
 )  # fmt: skip
+_insert_special_task = Prepared(
+    insert(tasks).returning(tasks.c.id),
+    ("job_id", "name", "kind", "spec", "token", "pool_id", "priority", "state", "reason", "waiting_on", "queued_at",
+     "attempts", "job_failures", "infrastructure_failures", "values", "condition"),
+)  # fmt: skip
 _insert_job = Prepared(
     insert(jobs).returning(jobs.c.id),
     ("name", "client_id", "spec", "operation", "params", "priority", "state", "reason", "tasks", "open_tasks",
      "idempotency_key", "submitted_by", "submitted_at"),
 )  # fmt: skip
 _client_by_name = Prepared(select(clients.c.id).where(clients.c.name == bindparam("name")))
+
+Edges = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +50,27 @@ def submit(tx: Tx, spec: JobSpec, *, actor: str, idempotency_key: str | None = N
     The same idempotency key gives the job of the first call. Raises SpecError for a pool or size that is not there;
     nothing is created then.
     """
-    if idempotency_key is not None:
-        earlier = select(jobs.c.id).where(jobs.c.idempotency_key == idempotency_key)
-        if (job_id := tx.connection.execute(earlier).scalar()) is not None:
-            return Submitted(job_id, repeated=True)
+    if (earlier := earlier_with(tx, idempotency_key)) is not None:
+        return earlier
     known = _pools_named_in(tx.connection, spec)
     _check_against_pools(spec, known)
-    job_id = _store_job(tx, spec, actor, idempotency_key)
-    ready = _store_tasks(tx, spec, job_id, known)
+    made, edges = graph.stored(spec.tasks)
+    job_id = _store_job(tx, spec, actor, idempotency_key, len(made))
+    ready, undecided = _store_tasks(tx, spec, job_id, known, made, edges)
     tx.record("job", job_id, None, JobState.QUEUED, "submitted", None, actor, {"job_id": job_id})
     target = _placed(spec.asked, spec, job_id, known)
     if progress.deploys(target):
         progress.open_deployment(tx, job_id, None, target)
-    progress.became_ready(tx, ready)
+    progress.became_ready(tx, ready, undecided)
     return Submitted(job_id)
+
+
+def earlier_with(tx: Tx, idempotency_key: str | None) -> Submitted | None:
+    """The job that was made with this key before."""
+    if idempotency_key is None:
+        return None
+    found = tx.connection.execute(select(jobs.c.id).where(jobs.c.idempotency_key == idempotency_key)).scalar()
+    return None if found is None else Submitted(found, repeated=True)
 
 
 def scoped_token(client: str, token: str, job_id: int) -> str:
@@ -90,7 +106,7 @@ def _check_against_pools(spec: JobSpec, known: Mapping[str, Mapping[str, Any]]) 
         raise SpecError([p for p in problems if p[0].startswith("infrastructure") or p[1] not in inherited])
 
 
-def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None) -> int:
+def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None, tasks: int) -> int:
     [row] = _insert_job.rows(
         tx.connection,
         {
@@ -102,8 +118,8 @@ def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None) -
             "priority": spec.priority,
             "state": JobState.QUEUED,
             "reason": "submitted",
-            "tasks": len(spec.tasks),
-            "open_tasks": len(spec.tasks),
+            "tasks": tasks,
+            "open_tasks": tasks,
             "idempotency_key": idempotency_key,
             "submitted_by": actor,
             "submitted_at": tx.now,
@@ -125,43 +141,47 @@ def _client_id(tx: Tx, name: str) -> int:
     )
 
 
-def _store_tasks(tx: Tx, spec: JobSpec, job_id: int, known: Mapping[str, Mapping[str, Any]]) -> list[progress.Ready]:
-    targets = [_placed(spec.target(task), spec, job_id, known) for task in spec.tasks]
+def _store_tasks(
+    tx: Tx, spec: JobSpec, job_id: int, known: Mapping[str, Mapping[str, Any]], made: Sequence[Element], edges: Edges
+) -> tuple[list[progress.Ready], list[int]]:
+    """The tasks that can run at once, and the ids of those whose conditions can be decided at once."""
     job_token = spec.asked.token
     inherited = scoped_token(spec.client, job_token, job_id) if job_token else None
-    rows: list[dict[str, Any]] = [
-        {
+    targets = {task.name: _placed(spec.target(task), spec, job_id, known) for task in spec.tasks}
+    documents = {task.name: _task_document(spec, task, targets[task.name]) for task in spec.tasks}
+    waiting_on = Counter(waits for waits, _ in edges)
+    special = any(element.values is not None or element.task.when is not None for element in made)
+    rows: list[dict[str, Any]] = []
+    for place, element in enumerate(made):
+        task, target = element.task, targets[element.task.name]
+        waits = waiting_on[place] > 0 or task.when is not None
+        row = {
             "job_id": job_id,
-            "name": task.name,
+            "name": element.name,
             "kind": task.kind,
-            "spec": _task_document(spec, task, target),
+            "spec": documents[task.name],
             "token": target.token or inherited,
             "pool_id": target.pool_id,
             "priority": spec.priority,
-            "state": TaskState.WAITING if task.needs else TaskState.QUEUED,
+            "state": TaskState.WAITING if waits else TaskState.QUEUED,
             "reason": "submitted",
-            "waiting_on": len(set(task.needs)),
-            "queued_at": None if task.needs else tx.now,
+            "waiting_on": waiting_on[place],
+            "queued_at": None if waits else tx.now,
             "attempts": 0,
             "job_failures": 0,
             "infrastructure_failures": 0,
         }
-        for task, target in zip(spec.tasks, targets, strict=True)
-    ]
-    ids = [row.id for row in _insert_task.each(tx.connection, rows)]
-    by_name = {task.name: id_ for task, id_ in zip(spec.tasks, ids, strict=True)}
-    edges = [
-        {"task_id": id_, "needs_id": by_name[need]}
-        for task, id_ in zip(spec.tasks, ids, strict=True)
-        for need in set(task.needs)
-    ]
+        rows.append(row | {"values": element.values, "condition": task.when} if special else row)
+    ids = [row.id for row in (_insert_special_task if special else _insert_task).each(tx.connection, rows)]
     if edges:
-        tx.connection.execute(insert(needs), edges)
-    return [
+        tx.connection.execute(insert(needs), [{"task_id": ids[waits], "needs_id": ids[need]} for waits, need in edges])
+    ready = [
         progress.Ready(id_, job_id, row["kind"], row["token"], row["pool_id"], row["spec"])
         for id_, row in zip(ids, rows, strict=True)
         if row["state"] == TaskState.QUEUED
     ]
+    stored = zip(ids, rows, strict=True)
+    return ready, [id_ for id_, row in stored if row["state"] == TaskState.WAITING and not row["waiting_on"]]
 
 
 def _placed(asked: Infrastructure, spec: JobSpec, job_id: int, known: Mapping[str, Mapping[str, Any]]) -> progress.Target:
@@ -189,4 +209,6 @@ def _task_document(spec: JobSpec, task: TaskSpec, target: progress.Target) -> di
         document["timeout"] = timeout.model_dump(mode="json")
     if target.token is not None:
         document["target"] = target.document()
+        if task.asked.token is not None and "$JOB_ID" in task.asked.token:
+            document["token"] = task.asked.token  # a rerun has another number
     return document

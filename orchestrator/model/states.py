@@ -87,7 +87,8 @@ LAUNCH_STEPS: Steps = {
     L.FAILED: frozenset(),
 }
 TASK_STEPS: Steps = {
-    T.WAITING: frozenset({T.QUEUED, T.CANCELLED, T.SKIPPED}),
+    # Failed: its condition cannot be decided.
+    T.WAITING: frozenset({T.QUEUED, T.CANCELLED, T.SKIPPED, T.FAILED}),
     # Succeeded: a deploy task runs nowhere. Failed: the machines it waits for will not come.
     T.QUEUED: frozenset({T.RUNNING, T.CANCELLED, T.SKIPPED, T.SUCCEEDED, T.FAILED}),
     T.RUNNING: frozenset({T.QUEUED, T.SUCCEEDED, T.FAILED, T.CANCELLED}),
@@ -126,5 +127,6 @@ NODE_LIVE = (*NODE_ON_ITS_WAY, N.DRAINING, N.TERMINATING)
 """States in which a machine may exist and cost money: what counts against a pool's cap."""
 
 TASK_OPEN = (T.WAITING, T.QUEUED, T.RUNNING)
+TASK_ENDED = (T.SUCCEEDED, T.FAILED, T.CANCELLED, T.SKIPPED)
 JOB_OPEN = (J.QUEUED, J.RUNNING)
 LAUNCH_OPEN = (L.REQUESTED, L.LAUNCHING)

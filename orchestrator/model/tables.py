@@ -89,7 +89,8 @@ def _reference(target: str, *, index: bool = False, nullable: bool = True) -> An
 
 
 def _json(nullable: bool = False) -> Any:
-    return Field(default_factory=dict, sa_column=Column(JSON, nullable=nullable))
+    column = Column(JSON(none_as_null=nullable), nullable=nullable)
+    return Field(default=None, sa_column=column) if nullable else Field(default_factory=dict, sa_column=column)
 
 
 def _index_of_set(name: str, column: str, *more: str) -> Index:
@@ -256,6 +257,8 @@ class Job(SQLModel, table=True):
     `version` is the SHA-256 of its canonical job file, `template_version_id` the committed one it was launched from,
     `rerun_of` the job it does again. In a `dry_run` every command is replaced by a short sleep."""
 
+    __table_args__ = (_index_of_set("ix_job_rerun_of", "rerun_of"),)
+
     id: int = _id()
     name: str
     client_id: int = _reference("client.id", nullable=False)
@@ -284,7 +287,8 @@ class Task(SQLModel, table=True):
     """One unit of a job's graph, on one node. `waiting_on` counts the needs not done yet.
 
     `turn` orders tasks of one priority: tasks of several clients alternate by their weights. `condition` is its `when:`,
-    `values` what its matrix gave this one, `outputs` what it wrote for later ones, `progress` (0 … 1) what it reports."""
+    `values` what its matrix gave this one, `outputs` what it wrote for later ones, `has_inputs` says that its needs wrote
+    some, `progress` (0 … 1) is what it reports. `skipped_because`: `condition` or `upstream_failed`."""
 
     __table_args__ = (
         Index("ix_task_queue", "state", "token", desc("priority"), "turn", "id"),
@@ -303,6 +307,8 @@ class Task(SQLModel, table=True):
     values: dict[str, Any] | None = _json(nullable=True)
     condition: str | None = _text()
     outputs: dict[str, Any] | None = _json(nullable=True)
+    has_inputs: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
+    skipped_because: str | None = None
     progress: float | None = None
     progress_note: str | None = None
     slots: int = _from_database(1, Integer)

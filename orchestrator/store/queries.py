@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Select, case, func, or_, select
 
-from orchestrator.model.states import NODE_LIVE, AttemptState
+from orchestrator.model.states import NODE_LIVE, TASK_ENDED, AttemptState, TaskState
 from orchestrator.model.tables import Attempt, Client, Deployment, Event, Job, Launch, Node, Pool, Task, table
 
 jobs, tasks, attempts, nodes = (table(m) for m in (Job, Task, Attempt, Node))
@@ -35,29 +35,71 @@ def get_job(connection: Connection, job_id: int) -> dict[str, Any] | None:
     return _one(connection, _jobs().where(jobs.c.id == job_id))
 
 
+def runs_before(connection: Connection, rerun_of: int | None) -> list[int]:
+    """The jobs that this one is a rerun of, the nearest first."""
+    chain: list[int] = []
+    while rerun_of is not None and len(chain) < 100:
+        chain.append(rerun_of)
+        rerun_of = connection.execute(select(jobs.c.rerun_of).where(jobs.c.id == rerun_of)).scalar()
+    return chain
+
+
+def reruns_of(connection: Connection, job_id: int, most: int = 100) -> list[int]:
+    """The jobs that did this one again."""
+    query = select(jobs.c.id).where(jobs.c.rerun_of == job_id, jobs.c.id > job_id).order_by(jobs.c.id).limit(most)
+    return list(connection.execute(query).scalars())
+
+
 def list_tasks(
-    connection: Connection, job_id: int, limit: int, after: int = 0, name: str | None = None, state: str | None = None
+    connection: Connection,
+    job_id: int,
+    limit: int,
+    after: int = 0,
+    name: str | None = None,
+    state: str | None = None,
 ) -> Rows:
-    """The tasks of a job in the order of its file, with the node and id of each one's last attempt."""
-    last = (
-        select(attempts.c.task_id, func.max(attempts.c.id).label("attempt_id"))
-        .join(tasks, tasks.c.id == attempts.c.task_id)
-        .where(tasks.c.job_id == job_id)
-        .group_by(attempts.c.task_id)
-        .subquery()
-    )
-    query = (
-        select(tasks, pools.c.name.label("pool"), last.c.attempt_id, attempts.c.node_id)
-        .join(pools, pools.c.id == tasks.c.pool_id, isouter=True)
-        .join(last, last.c.task_id == tasks.c.id, isouter=True)
-        .join(attempts, attempts.c.id == last.c.attempt_id, isouter=True)
-        .where(tasks.c.job_id == job_id, tasks.c.id > after)
-        .order_by(tasks.c.id)
-        .limit(limit)
-    )
+    """A page of the job's tasks in the order of its file, with the node and id of each one's last attempt. The name of an
+    array is that of all its elements."""
+    query = select(tasks, pools.c.name.label("pool")).join(pools, pools.c.id == tasks.c.pool_id, isouter=True)
+    query = query.where(tasks.c.job_id == job_id, tasks.c.id > after)
     if name is not None:
-        query = query.where(tasks.c.name == name)
-    return _all(connection, query.where(tasks.c.state == state) if state is not None else query)
+        query = query.where(or_(tasks.c.name == name, tasks.c.name.startswith(f"{name}[", autoescape=True)))
+    if state is not None:
+        query = query.where(tasks.c.state == state)
+    rows = _all(connection, query.order_by(tasks.c.id).limit(limit))
+    latest = _latest_attempts(connection, [row["id"] for row in rows])
+    for row in rows:
+        row["attempt_id"], row["node_id"] = latest.get(row["id"], (None, None))
+    return rows
+
+
+def _latest_attempts(connection: Connection, task_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Id and node of each task's last attempt."""
+    latest: dict[int, tuple[int, int]] = {}
+    for start in range(0, len(task_ids), 500):
+        mine = attempts.c.task_id.in_(task_ids[start : start + 500])
+        query = select(attempts.c.task_id, attempts.c.id, attempts.c.node_id).where(mine)
+        for task_id, attempt_id, node_id in connection.execute(query.order_by(attempts.c.id)):
+            latest[task_id] = (attempt_id, node_id)
+    return latest
+
+
+def summary_of_tasks(connection: Connection, job_id: int) -> Rows:
+    """How many tasks are in which state and how far they are, by the names in the job file: an array is one name."""
+    element = func.rtrim(func.rtrim(func.rtrim(tasks.c.name, "]"), "0123456789"), "[")
+    name = case((tasks.c.name.endswith("]"), element), else_=tasks.c.name).label("name")
+    progress = func.sum(case((tasks.c.state == TaskState.RUNNING, func.coalesce(tasks.c.progress, 0)), else_=0))
+    query = select(name, tasks.c.state, func.count(), func.min(tasks.c.id).label("first"), progress)
+    query = query.where(tasks.c.job_id == job_id).group_by(name, tasks.c.state).order_by("first")
+    found: dict[str, dict[str, Any]] = {}
+    for called, state, count, first, done in connection.execute(query):
+        row = found.setdefault(called, {"name": called, "tasks": 0, "states": {}, "progress": 0.0, "first": first})
+        row["tasks"] += count
+        row["states"][state] = count
+        row["progress"] += count if state in TASK_ENDED else done
+    for row in found.values():
+        row["progress"] /= row["tasks"]
+    return sorted(found.values(), key=lambda row: int(row.pop("first")))
 
 
 def list_attempts(connection: Connection, job_id: int, limit: int, before: int | None) -> Rows:

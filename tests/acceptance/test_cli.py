@@ -147,6 +147,24 @@ def test_a_job_is_submitted_waited_for_and_read(cli: Cli) -> None:
     assert "had ended already" in cli.run("job", "cancel", job).stdout
 
 
+def test_a_failed_job_goes_on_where_it_failed(cli: Cli) -> None:
+    tasks = [
+        {"name": "first", "run": 'echo WORD=kept >> "$ORCHESTRATOR_OUTPUT"'},
+        {"name": "second", "run": 'echo "$WORD"; exit "$CODE"', "needs": ["first"]},
+        {"name": "many", "array": 101, "run": "true", "needs": ["second"]},
+    ]
+    job = cli.run("submit", cli.file("again", params={"CODE": "3"}, tasks=tasks), "--wait", status=3).stdout.strip()
+    shown = cli.run("job", "show", job).stdout
+    assert "many    101" in shown and "101 skipped" in shown and "many[0]" not in shown
+    assert "upstream_failed: needs second" in cli.run("job", "show", job, "--name", "many[7]").stdout
+    again = cli.run("job", "rerun", job, "--failed", "--param", "CODE=0", "--wait").stdout.strip()
+    assert cli.run("job", "logs", again, "--task", "second").stdout == "kept\n"
+    shown = cli.run("job", "show", again, "--state", "succeeded", "--limit", "2").stdout
+    assert f"rerun of   {job}" in shown and f"kept from job {job}" in shown
+    assert cli.json("job", "show", job)["reruns"] == [int(again)]
+    assert "all of job" in cli.run("job", "rerun", again, "--failed", status=2).stderr
+
+
 def test_following_a_log_survives_a_restart_of_the_master(cli: Cli) -> None:
     file = cli.file("survivor", run='echo begun; while [ ! -e "$GO" ]; do sleep 0.1; done; echo done')
     go = cli.folder / "go"

@@ -13,7 +13,7 @@ from fake_master import SOURCES, AgentBox, FakeMaster
 
 from orchestrator.agents.package import agent_package
 
-MODULES = ("calls", "control", "engine", "interruption", "journal", "logtail", "machine", "processes", "uplink")
+MODULES = ("calls", "control", "engine", "interruption", "journal", "logtail", "machine", "outputs", "processes", "uplink")
 
 
 @pytest.fixture(scope="session")

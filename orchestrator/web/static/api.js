@@ -59,7 +59,7 @@ export async function call(path, options = {}) {
     answer = await fetch(`/api/v1${path}`, {
       ...options,
       cache: "no-store",
-      headers: { Authorization: `Bearer ${token}` },
+      headers: { Authorization: `Bearer ${token}`, ...options.headers },
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
@@ -73,4 +73,7 @@ export async function call(path, options = {}) {
 }
 
 export const get = async (path, options) => (await call(path, options)).json();
-export const post = async (path) => (await call(path, { method: "POST" })).json();
+export const post = async (path, body = null) => {
+  const content = body && { body: JSON.stringify(body), headers: { "content-type": "application/json" } };
+  return (await call(path, { method: "POST", ...content })).json();
+};

@@ -46,6 +46,8 @@ def columns() -> list[tuple[str, sa.Column]]:
         ('task', sa.Column('values', sa.JSON(), nullable=True)),
         ('task', sa.Column('condition', sa.Text(), nullable=True)),
         ('task', sa.Column('outputs', sa.JSON(), nullable=True)),
+        ('task', sa.Column('has_inputs', sa.Boolean(), nullable=False, server_default=sa.false())),
+        ('task', sa.Column('skipped_because', String(), nullable=True)),
         ('task', sa.Column('progress', sa.Float(), nullable=True)),
         ('task', sa.Column('progress_note', String(), nullable=True)),
         ('task', sa.Column('slots', sa.Integer(), nullable=False, server_default='1')),
@@ -66,6 +68,8 @@ def upgrade() -> None:
     for table, column in columns():
         op.add_column(table, column)
     op.create_index('ix_task_queue', 'task', ['state', 'token', sa.text('priority DESC'), 'turn', 'id'])
+    only = sa.text('rerun_of IS NOT NULL')
+    op.create_index('ix_job_rerun_of', 'job', ['rerun_of'], sqlite_where=only, postgresql_where=only)
     of_templates()
     of_people()
     op.create_table('artifact', key(),
@@ -146,6 +150,7 @@ def of_people() -> None:
 def downgrade() -> None:
     for table in TABLES:
         op.drop_table(table)
+    op.drop_index('ix_job_rerun_of', 'job')
     op.drop_index('ix_task_queue', 'task')
     for table, column in reversed(columns()):
         op.drop_column(table, column.name)
