@@ -14,7 +14,6 @@ import structlog
 from sqlalchemy import Engine, func, select
 
 from orchestrator.agents.endpoints import AgentEndpoints
-from orchestrator.agents.logs import LogStore
 from orchestrator.agents.package import agent_package
 from orchestrator.agents.sessions import Sessions
 from orchestrator.agents.waiters import Waiters
@@ -22,6 +21,7 @@ from orchestrator.clock import Clock, SteadyClock
 from orchestrator.clouds import Clouds
 from orchestrator.doctor.examine import Doctor
 from orchestrator.faultpoints import reach
+from orchestrator.files.opening import open_stores
 from orchestrator.fleet import deadlines, planner
 from orchestrator.fleet.bootstrap import BootstrapParams, render_command, render_user_data
 from orchestrator.fleet.launcher import Launcher
@@ -68,7 +68,7 @@ class Master:
         self.key = load_key(settings.data_dir / "master.key")
         self.clouds = Clouds(settings.clouds, self.installation)
         self.doctor = Doctor(settings, self.clouds, self.engine, clock)
-        self.logs = LogStore(settings.data_dir / "logs", int(settings.log_limit_mb * 1e6))
+        self.logs, self.files = open_stores(settings, self.installation)
         self.sessions = Sessions(self.engine)
         self.waiters = Waiters()
         self.stream = EventStream()
@@ -146,6 +146,7 @@ class Master:
         for loop in self._loops:
             loop.close()
         self._launcher.close()
+        self.agents.logs.close()
         for loop in self._loops:
             loop.join()
         self.writer.close()

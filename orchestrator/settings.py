@@ -54,6 +54,16 @@ class Settings(BaseSettings):
     smtp_password: SecretStr | None = Field(None, description="its password; better in the environment or a file")
     smtp_password_file: Path | None = Field(None, description="a file with the password, read at each message")
     mail_from: str | None = Field(None, description="sender of e-mails")
+    log_retention_days: float = Field(90.0, ge=0, description="how long after their attempt's end logs are kept; 0: ever")
+    artifact_limit_mb: float = Field(1000.0, gt=0, description="largest artifact")
+    artifacts_limit_mb: float = Field(5000.0, gt=0, description="all artifacts of one attempt together")
+    artifact_retention_days: float = Field(90.0, ge=0, description="as log_retention_days, for artifacts")
+    files: str | None = Field(
+        None,
+        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,62}(/[A-Za-z0-9!_.*'()/-]*)?$",
+        description="where logs and artifacts are kept: s3://BUCKET/PREFIX; default: data_dir",
+    )
+    files_endpoint_url: str | None = Field(None, description="the S3-compatible store's own address; default: AWS's")
     clouds: dict[str, CloudSettings] = Field(default_factory=dict, description="cloud accounts by name")
 
     @classmethod

@@ -16,10 +16,10 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from orchestrator.agents.exchange import Answer, LogChunk, SyncMessage, exchange
-from orchestrator.agents.logs import LogStore
 from orchestrator.agents.sessions import Session, Sessions
 from orchestrator.clock import SteadyClock
 from orchestrator.clouds import Clouds
+from orchestrator.files.local import LocalLogs
 from orchestrator.fleet import deadlines, planner, signals
 from orchestrator.fleet.enrolment import Enrol, Refused, enrol
 from orchestrator.fleet.launcher import Launcher
@@ -100,7 +100,7 @@ class Base:
         self.world = world
         self.faults = faults
         self.clouds = clouds
-        self.logs = LogStore(room / "logs", LOG_LIMIT)
+        self.logs = LocalLogs(room / "logs", LOG_LIMIT)
         self.away_until = -1.0
         self.defects: list[str] = []
         self.enrolled: list[tuple[int, str, str]] = []  # (node, machine, credential), as masters let them in

@@ -13,11 +13,12 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from orchestrator.agents.endpoints import LARGEST_BODY, NO_MORE, AgentEndpoints
-from orchestrator.agents.logs import LogStore
+from orchestrator.agents.endpoints import LARGEST_BODY, AgentEndpoints
+from orchestrator.agents.intake import NO_MORE
 from orchestrator.agents.results import lose_attempts
 from orchestrator.agents.sessions import Sessions
 from orchestrator.agents.waiters import Waiters
+from orchestrator.files.local import LocalLogs
 from orchestrator.fleet import leaving
 from orchestrator.fleet.secrets import enrolment_secret
 from orchestrator.model.states import LaunchState, NodeState
@@ -31,7 +32,7 @@ Json = dict[str, Any]
 class Door:
     """The agents' endpoints over a store, and short words for knocking."""
 
-    def __init__(self, store: Any, client: TestClient, logs: LogStore) -> None:
+    def __init__(self, store: Any, client: TestClient, logs: LocalLogs) -> None:
         self.store, self.client, self.logs = store, client, logs
         self.pool = store.pool(slots=4)
 
@@ -80,7 +81,7 @@ class Door:
 
 @pytest.fixture
 def door(store: Any, tmp_path: Path) -> Iterator[Door]:
-    logs = LogStore(tmp_path / "logs", LOG_LIMIT)
+    logs = LocalLogs(tmp_path / "logs", LOG_LIMIT)
     endpoints = AgentEndpoints(
         store.writer, Sessions(store.engine), Waiters(), logs, store.clock, key=KEY, installation=INSTALLATION
     )

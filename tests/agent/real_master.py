@@ -15,9 +15,9 @@ from fake_master import AgentBox, until
 from starlette.applications import Starlette
 
 from orchestrator.agents.endpoints import AgentEndpoints
-from orchestrator.agents.logs import LogStore
 from orchestrator.agents.sessions import Sessions
 from orchestrator.agents.waiters import Waiters
+from orchestrator.files.local import LocalLogs
 from orchestrator.fleet import deadlines
 from orchestrator.fleet.secrets import enrolment_secret
 from orchestrator.model.states import NodeState
@@ -76,7 +76,7 @@ class Line:
 class RealMaster:
     """What a master is to its agents, without clouds and loops: a test moves its clock and keeps its deadlines."""
 
-    def __init__(self, store: Any, folder: Path, port: int, logs: LogStore) -> None:
+    def __init__(self, store: Any, folder: Path, port: int, logs: LocalLogs) -> None:
         self.store = store
         self.line = Line(port)
         self.pool = store.pool(slots=2, heartbeat_timeout_s=15)
@@ -116,7 +116,7 @@ class RealMaster:
 @contextmanager
 def real_master(store: Any, folder: Path, log_limit: int = 200_000) -> Iterator[RealMaster]:
     waiters, loops = Waiters(), []
-    logs = LogStore(folder / "master-logs", log_limit)
+    logs = LocalLogs(folder / "master-logs", log_limit)
     endpoints = AgentEndpoints(
         store.writer, Sessions(store.engine), waiters, logs, store.clock, key=KEY, installation=INSTALLATION
     )
