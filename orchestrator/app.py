@@ -13,6 +13,7 @@ from typing import IO, Any
 import structlog
 from sqlalchemy import Engine, func, select
 
+from orchestrator.agents.artifacts import ArtifactIntake, Limits
 from orchestrator.agents.endpoints import AgentEndpoints
 from orchestrator.agents.package import agent_package
 from orchestrator.agents.sessions import Sessions
@@ -77,6 +78,7 @@ class Master:
             self.sessions,
             self.waiters,
             self.logs,
+            self._artifact_intake(),
             clock,
             key=self.key,
             installation=self.installation,
@@ -86,6 +88,10 @@ class Master:
         self._listening_since = clock()
         self._spared = False
         self._make_loops()
+
+    def _artifact_intake(self) -> ArtifactIntake:
+        limits = Limits(int(self.settings.artifact_limit_mb * 1e6), int(self.settings.artifacts_limit_mb * 1e6))
+        return ArtifactIntake(self.writer, self.sessions, self.files, self.settings.data_dir / "uploads", limits)
 
     def _make_loops(self) -> None:
         settings = self.settings
@@ -147,6 +153,7 @@ class Master:
             loop.close()
         self._launcher.close()
         self.agents.logs.close()
+        self.agents.artifacts.close()
         for loop in self._loops:
             loop.join()
         self.writer.close()

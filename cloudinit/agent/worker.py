@@ -5,6 +5,7 @@ import selectors
 import signal
 import time
 
+import artifacts
 import control
 import outputs
 from engine import Engine
@@ -169,6 +170,10 @@ class Worker:
             if running is None:
                 self._engine.ended(pid, code)
                 continue
+            if isinstance(running, artifacts.Upload):
+                outcome, more = running.result(code)
+                self._end(running.attempt, outcome, **more)
+                continue
             del self._watches[running.attempt]
             took_s = time.monotonic() - running.started
             self._mean_s = took_s if self._mean_s is None else self._mean_s * 0.8 + took_s * 0.2
@@ -181,9 +186,26 @@ class Worker:
             said = outputs.read(running.work + OUTPUT_NAME)
             if said is not None:
                 more["outputs"] = said
-            self._end(running.attempt, running.stopping or "exited", **more)
+            if not self._uploads(running, code, more):
+                self._end(running.attempt, running.stopping or "exited", **more)
             if self._sweep_at is None:
                 self._sweep_at = time.monotonic() + SWEEP_S
+
+    def _uploads(self, running, code, more):
+        # type: (...) -> bool
+        """Whether artifacts go up first: the attempt ends after them, so that an accepted result has all of its own."""
+        outcome = running.stopping or "exited"
+        wanted = artifacts.wanted_of(self._journal.orders.get(running.attempt, {}), outcome, code)
+        if wanted is None:
+            return False
+        try:
+            report = self._machine.path("upload-%d" % running.attempt)
+            upload = artifacts.Upload(running, outcome, more, wanted, report, self._environment)
+        except OSError as error:
+            more["artifacts"] = {"whole": False, "told": "the upload of its artifacts could not be started: %s" % error}
+            return False
+        self._running[upload.pid] = upload
+        return True
 
     def _end(self, attempt, outcome, **more):
         # type: (int, str, **object) -> None
@@ -241,7 +263,8 @@ class Worker:
             self._look_at = now + LOG_LOOK_S
             for running in self._running.values():
                 self._tails[running.attempt].look()
-                self._watches[running.attempt].look(now)
+                if running.attempt in self._watches:  # not one whose artifacts are on their way
+                    self._watches[running.attempt].look(now)
         if self._sweep_at is not None and now >= self._sweep_at:
             self._sweep()
         for running in self._running.values():

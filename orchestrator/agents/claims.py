@@ -134,12 +134,14 @@ def order(tx: Tx, node: Holder, task: Any, attempt_id: int, number: int) -> dict
         "JOB_ID": str(task.job_id),
     }
     limit = task.spec.get("timeout")
+    more = {"artifacts": task.spec["artifacts"]} if "artifacts" in task.spec else {}
     return {
         "attempt": attempt_id,
         "run": task.spec["run"],
         "env": env,
         "timeout_s": limit["after"] if limit else None,
         "grace_s": limit["grace"] if limit else 10.0,
+        **more,
     }
 
 

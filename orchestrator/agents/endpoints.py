@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from orchestrator.agents.artifacts import LARGEST_PIECE, ArtifactIntake, Piece, Refusal
 from orchestrator.agents.exchange import Answer, SyncMessage, exchange
 from orchestrator.agents.handover import Handover
 from orchestrator.agents.intake import LogIntake
@@ -67,6 +68,7 @@ class AgentEndpoints:
         sessions: Sessions,
         waiters: Waiters,
         logs: LogStore,
+        artifacts: ArtifactIntake,
         clock: Clock,
         *,
         key: bytes,
@@ -78,6 +80,7 @@ class AgentEndpoints:
         self.handover = Handover(waiters)
         self.feed = LogFeed()
         self.logs = LogIntake(logs, sessions, self.feed, self._refuse)
+        self.artifacts = artifacts
         self._log_limit = logs.limit
         self._clock = clock
         self._refusals = Refusals()
@@ -90,6 +93,7 @@ class AgentEndpoints:
             Route("/agent/v1/agent.pyz", _told_of_trouble(self.agent), methods=["GET"]),
             Route("/agent/v1/enrol.sh", _enrol_script, methods=["GET"]),
             Route("/agent/v1/enrol", _told_of_trouble(self.enrol), methods=["POST"]),
+            Route("/agent/v1/artifact", _told_of_trouble(self.artifact), methods=["POST"]),
             Route("/agent/v1/sync", _told_of_trouble(self.sync), methods=["POST"]),
         ]
 
@@ -168,6 +172,26 @@ class AgentEndpoints:
             },
         )
 
+    async def artifact(self, request: Request) -> Response:
+        """A piece of a file; the query says of which, see `artifacts.Piece`."""
+        session = await self._session(request)
+        if session is None:
+            return _say(401, {"error": "unknown node credential; this machine has no place here"})
+        self._sessions.heard(session.node_id, self._clock())
+        try:
+            piece = Piece.model_validate(dict(request.query_params))
+        except ValidationError as error:
+            return _invalid(error)
+        data = await _body(request, LARGEST_PIECE)
+        if data is None:
+            return _say(413, {"error": f"a piece may have {LARGEST_PIECE} bytes"})
+        try:
+            return _say(200, await self.artifacts.take(session, piece, data))
+        except Refusal as refusal:
+            if refusal.status in (403, 422):
+                await self._refuse(session, "artifact", f"artifact of attempt {piece.attempt} refused: {refusal.reason}")
+            return _say(refusal.status, {"error": refusal.reason})
+
     async def _hear(self, session: Session, message: SyncMessage) -> None:
         """News of the machine itself. A call that repeats them, for its answer was lost, changes nothing."""
         health, reclaim_at = message.health, message.reclaim_at
@@ -242,20 +266,30 @@ def _told_of_trouble(handler: Handler) -> Handler:
 
 
 async def _read(request: Request, model: type[M]) -> M | Response:
-    body = bytearray()
-    too_large = int(request.headers.get("content-length", "0") or 0) > LARGEST_BODY
-    if not too_large:
-        async for part in request.stream():  # a call in chunks claims no length
-            body += part
-            if too_large := len(body) > LARGEST_BODY:
-                break
-    if too_large:
+    body = await _body(request, LARGEST_BODY)
+    if body is None:
         return _say(413, {"error": f"a call may have {LARGEST_BODY} bytes; send logs in smaller chunks"})
     try:
-        return model.model_validate_json(bytes(body))
+        return model.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        return _say(422, {"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"})
+        return _invalid(error)
+
+
+async def _body(request: Request, most: int) -> bytes | None:
+    """None for one that is larger."""
+    if int(request.headers.get("content-length", "0") or 0) > most:
+        return None
+    body = bytearray()
+    async for part in request.stream():  # a call in chunks claims no length
+        body += part
+        if len(body) > most:
+            return None
+    return bytes(body)
+
+
+def _invalid(error: ValidationError) -> Response:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return _say(422, {"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"})
 
 
 def _address(request: Request) -> str | None:

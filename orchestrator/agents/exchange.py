@@ -24,7 +24,7 @@ from sqlalchemy import bindparam, select, update
 from orchestrator.agents.claims import AHEAD, Holder, claim, holder, orders_for
 from orchestrator.agents.results import Result, accept
 from orchestrator.fleet import leaving
-from orchestrator.jobs.outcomes import Control, Outcome
+from orchestrator.jobs.outcomes import Artifacts, Control, Outcome
 from orchestrator.jobs.spec import EnvName, EnvValue
 from orchestrator.model.states import AttemptState, NodeState
 from orchestrator.model.tables import Attempt, Job, Task, table
@@ -96,6 +96,13 @@ class OutputsMessage(_Message):
             return cls(trouble="was not understood by the master")
 
 
+class ArtifactsMessage(_Message):
+    """What became of the artifacts that were to go up before this result."""
+
+    told: Annotated[Told, Field(max_length=1000)]
+    whole: bool
+
+
 class ResultMessage(_Message):
     """How an attempt ended on the node. Times are seconds since 1970 by the node's clock."""
 
@@ -108,12 +115,14 @@ class ResultMessage(_Message):
     finished_at: Moment | None = None
     control: ControlMessage | None = None
     outputs: OutputsMessage | None = None
+    artifacts: ArtifactsMessage | None = None
 
     def result(self) -> Result:
         asked = self.control.control() if self.control is not None else None
+        kept = Artifacts(self.artifacts.told, self.artifacts.whole) if self.artifacts is not None else None
         return Result(
             attempt=self.attempt,
-            outcome=Outcome(self.outcome, self.exit_code, self.detail, asked),
+            outcome=Outcome(self.outcome, self.exit_code, self.detail, asked, kept),
             log_size=self.log_size,
             started_at=_time(self.started_at),
             finished_at=_time(self.finished_at),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import bindparam, select
 
 from orchestrator.jobs import progress
-from orchestrator.jobs.outcomes import INFRASTRUCTURE, Outcome, judge
+from orchestrator.jobs.outcomes import INFRASTRUCTURE, Artifacts, Outcome, judge
 from orchestrator.model.states import AttemptState, TaskState
 from orchestrator.model.tables import Attempt, Job, Task, table
 from orchestrator.store.doors import Move, advance
@@ -81,7 +81,7 @@ def end_attempts(tx: Tx, ends: Sequence[tuple[Any, Result]]) -> None:
     attempt_moves, task_moves, settled = [], [], []
     for row, result in ends:
         verdict = judge(
-            result.outcome,
+            _with_artifacts(result.outcome, row.spec.get("artifacts")),
             row.spec.get("retry", {}),
             job_failures=row.job_failures,
             infrastructure_failures=row.infrastructure_failures,
@@ -138,6 +138,14 @@ def _said(result: Result) -> dict[str, Any]:
     if asked is not None and (asked.progress, asked.note) != (None, None):
         values |= {"progress": asked.progress, "progress_note": asked.note}
     return values
+
+
+def _with_artifacts(outcome: Outcome, declared: Mapping[str, Any] | None) -> Outcome:
+    """A success of a task with artifacts says what became of them; an agent of the version before cannot."""
+    succeeded = outcome.kind == "exited" and outcome.exit_code == 0
+    if declared is None or outcome.artifacts is not None or not succeeded or declared["on"] == "failure":
+        return outcome
+    return replace(outcome, artifacts=Artifacts("its agent is too old to upload artifacts; end the node", whole=False))
 
 
 def _store_late(tx: Tx, row: Any, result: Result) -> None:

@@ -12,7 +12,7 @@ from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orchestrator import __version__
-from orchestrator.api import clouds, events, jobs, nodes, notify, pools, problems, system
+from orchestrator.api import artifacts, clouds, events, jobs, logs, nodes, notify, pools, problems, system
 from orchestrator.api.auth import Tokens
 from orchestrator.app import Master
 from orchestrator.web.pages import mount_pages
@@ -36,7 +36,7 @@ def build(master: Master) -> FastAPI:
     app.state.master = master
     app.state.tokens = Tokens(master.engine)
     problems.install(app)
-    for part in (jobs, pools, nodes, clouds, events, notify, system):
+    for part in (jobs, logs, artifacts, pools, nodes, clouds, events, notify, system):
         app.include_router(part.router)
     mount_pages(app)
     app.middleware_stack = _HotFirst(Router(master.agents.routes()), app, app.build_middleware_stack())

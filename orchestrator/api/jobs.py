@@ -1,4 +1,4 @@
-"""Jobs: submit, list, show, logs, explain, cancel."""
+"""Jobs: submit, list, show, explain, cancel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Body, Header, Query, Request, Security
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.responses import Response
 
 from orchestrator.api.auth import Caller, authenticated, bearer
 from orchestrator.api.deps import MasterDep
@@ -154,33 +154,6 @@ def list_attempts(
             raise not_found("job", job_id)
         rows = queries.list_attempts(connection, job_id, limit, before)
     return Page(items=[AttemptOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
-
-
-@router.get("/{job_id}/logs", response_class=PlainTextResponse)
-def read_log(
-    master: MasterDep,
-    _: Caller,
-    job_id: RowId,
-    task: TaskName = None,
-    offset: Annotated[int, Query(ge=0, lt=1 << 62)] = 0,
-    limit: Annotated[int, Query(ge=1, le=16 << 20)] = 1 << 20,
-) -> PlainTextResponse:
-    """Output of the last attempt of a task, from a byte offset; `X-Log-Size` says how much there is."""
-    with master.engine.connect() as connection:
-        job = queries.get_job(connection, job_id)
-        if job is None:
-            raise not_found("job", job_id)
-        chosen = queries.list_tasks(connection, job_id, 10, name=task)
-    if not chosen:
-        raise Problem(404, "Not found", f"job {job_id} has no task {task!r}; see `orchestrator job show {job_id}`")
-    if len(chosen) > 1:
-        names = ", ".join(row["name"] for row in chosen) + (", …" if job["tasks"] > len(chosen) else "")
-        raise Problem(422, "Which task?", f"job {job_id} has {job['tasks']} tasks; name one with `task`: {names}")
-    attempt = chosen[0]["attempt_id"]
-    data = master.logs.read(attempt, offset, limit) if attempt else b""
-    size = master.logs.size(attempt) if attempt else 0
-    headers = {"X-Log-Size": str(size), "X-Log-Attempt": str(attempt or 0), "X-Task-State": chosen[0]["state"]}
-    return PlainTextResponse(data, headers=headers)
 
 
 @router.get("/{job_id}/explain")

@@ -63,6 +63,20 @@ class RerunIn(BaseModel):
     params: dict[EnvName, EnvValue] = Field({}, description="over those of the job")
 
 
+class ArtifactOut(BaseModel):
+    """A file that a task left; `number` is which try of its task wrote it."""
+
+    id: int
+    job_id: int
+    task: str
+    attempt_id: int
+    number: int
+    path: str = Field(description="relative to the attempt's work folder")
+    size: int
+    sha256: str
+    stored_at: datetime
+
+
 class TaskOut(BaseModel):
     id: int
     job_id: int

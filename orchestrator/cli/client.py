@@ -96,14 +96,24 @@ class Client:
         return self._checked(response)
 
     @contextmanager
-    def stream(self, path: str) -> Iterator[Iterator[str]]:
+    def stream(self, path: str, **query: Any) -> Iterator[Iterator[str]]:
         """The lines of an answer that does not end. Silence longer than two keep-alives is a broken line."""
         timeout = httpx.Timeout(35.0, connect=10.0)
-        with self._failures(), self._http.stream("GET", path, timeout=timeout) as response:
+        asked = {key: value for key, value in query.items() if value is not None}
+        with self._failures(), self._http.stream("GET", path, params=asked, timeout=timeout) as response:
             if response.is_error:
                 response.read()
             self._checked(response)
             yield response.iter_lines()
+
+    @contextmanager
+    def pieces(self, path: str) -> Iterator[Iterator[bytes]]:
+        """The bytes of an answer, as they come."""
+        with self._failures(), self._http.stream("GET", path) as response:
+            if response.is_error:
+                response.read()
+            self._checked(response)
+            yield response.iter_bytes(1 << 20)
 
     @contextmanager
     def _failures(self) -> Iterator[None]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli.artifacts import artifacts, download
+from orchestrator.cli.logs import JobId, logs
 from orchestrator.cli.render import ago, at, bar, counts, explanation, fields, lasted, table
 from orchestrator.cli.session import Session, command, say
 from orchestrator.cli.waiting import (
@@ -21,14 +21,8 @@ from orchestrator.cli.waiting import (
     with_statuses_above,
 )
 
-if TYPE_CHECKING:
-    from orchestrator.cli.client import Client
-
 app = typer.Typer(no_args_is_help=True, help="Jobs: what was submitted, how it is, and why.")
-JobId = Annotated[int, typer.Argument(metavar="JOB", min=1, help="number of a job")]
-ENDED = ("succeeded", "failed", "cancelled", "skipped")
 LISTED = 100
-FOLLOW_S = 0.5
 
 
 @command(app, "list")
@@ -93,36 +87,9 @@ def show(
     session.show({**found, "task_list": tasks, "task_summary": summary}, text)
 
 
-@command(app, "logs")
-def logs(
-    session: Session,
-    job: JobId,
-    task: Annotated[str | None, typer.Option(help="name of the task; needed where there are several")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until the task has ended")] = False,
-) -> None:
-    """What a task wrote, byte for byte (`--output` changes nothing here)."""
-    offset, attempt, told = 0, "0", False
-    while True:
-        response = _patient(session.api, follow, f"jobs/{job}/logs", task=task, offset=offset)
-        headers, data = response.headers, response.content
-        if headers["X-Log-Attempt"] != attempt:
-            if attempt != "0":
-                say(f"the task is tried again (attempt {headers['X-Log-Attempt']})")
-            first, attempt = attempt == "0", headers["X-Log-Attempt"]
-            if not first:
-                offset = 0
-                continue
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-        offset += len(data)
-        if offset < int(headers["X-Log-Size"]) and data:
-            continue
-        if not follow or headers["X-Task-State"] in ENDED:
-            return
-        if attempt == "0" and not told:
-            say(f"the task is {headers['X-Task-State']}: nothing is written yet (`orchestrator job explain {job}`)")
-            told = True
-        time.sleep(FOLLOW_S)
+command(app, "logs")(logs)
+command(app, "artifacts")(artifacts)
+command(app, "download")(download)
 
 
 @command(app, "explain")
@@ -176,13 +143,6 @@ def rerun(
         return {"from": from_ or [], "failed": failed, "params": params_of(param or [])}
 
     create(session, f"jobs/{job}/rerun", body, None, wait=wait, how=(quiet, wait_timeout, on_interrupt))
-
-
-def _patient(api: Client, patient: bool, path: str, **query: Any) -> Any:
-    """One answer; while following, a master that is away is waited for."""
-    if not patient:
-        return api.call("GET", path, query)
-    return Patience(say).until_answered(lambda: api.call("GET", path, query))
 
 
 def _table_of_jobs(jobs: list[dict[str, Any]]) -> None:

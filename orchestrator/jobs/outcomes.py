@@ -33,6 +33,14 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
+class Artifacts:
+    """What became of the artifacts that were to be kept after this end: `told` in words, `whole` when all are."""
+
+    told: str
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How an attempt ended: `exited`, `timed_out`, `killed`, `cancelled`, `returned` (never started), or one of
     INFRASTRUCTURE. `exit_code` is negative for a signal."""
@@ -41,6 +49,7 @@ class Outcome:
     exit_code: int | None = None
     detail: str | None = None
     control: Control | None = None
+    artifacts: Artifacts | None = None
 
     @property
     def reason(self) -> str:
@@ -77,8 +86,9 @@ def judge(
 
     A control file counts only where the job's own process failed: success stays success, and what the machine did to the
     job is not the job's to tell."""
-    if outcome.kind == "exited" and outcome.exit_code == 0:
-        return Verdict(AttemptState.SUCCEEDED, TaskState.SUCCEEDED, "exit status 0")
+    if outcome.kind == "exited" and outcome.exit_code == 0 and (outcome.artifacts is None or outcome.artifacts.whole):
+        kept = f", {outcome.artifacts.told}" if outcome.artifacts is not None else ""
+        return Verdict(AttemptState.SUCCEEDED, TaskState.SUCCEEDED, f"exit status 0{kept}")
     if cancelling:
         ended = AttemptState.LOST if outcome.kind == "lost" else AttemptState.CANCELLED
         return Verdict(ended, TaskState.CANCELLED, "cancelled on request")
@@ -113,6 +123,8 @@ def _after_job_failure(outcome: Outcome, retry: Mapping[str, Any], failures: int
     ended = {"timed_out": AttemptState.TIMED_OUT, "killed": AttemptState.KILLED}.get(outcome.kind, AttemptState.FAILED)
     asked = outcome.control or Control()
     what = outcome.detail or _told(outcome)
+    if outcome.artifacts is not None:
+        what += f", {'' if outcome.artifacts.whole else 'but '}{outcome.artifacts.told}"
     if asked.trouble:
         what += f"; its control file {asked.trouble}, and counts for nothing"
     attempts = retry.get("attempts", 1)

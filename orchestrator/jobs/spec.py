@@ -13,12 +13,30 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from orchestrator.jobs import expansion, graph
 from orchestrator.jobs.duration import Duration
 from orchestrator.jobs.loader import Loader
 from orchestrator.jobs.notify import MOST, Notify
+
+
+def _relative(pattern: str) -> str:
+    """A pattern of paths below the work folder."""
+    parts = pattern.split("/")
+    if pattern.startswith("/") or any(part in ("", ".", "..") for part in parts) or "\\" in pattern:
+        raise ValueError("is not a path below the work folder; write one such as out/*.csv, without .. and a / at its ends")
+    return pattern
+
 
 NeedName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}(\[\d{1,9}\])?$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -26,6 +44,7 @@ TokenText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._$-]{1,100}$"
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 EnvValue = Annotated[str, StringConstraints(max_length=32_768)]
 Scalar = Annotated[str, StringConstraints(max_length=32_768, strict=True)] | bool | int | float
+ArtifactPattern = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_relative)]
 ExitCode = Annotated[int, Field(strict=True, ge=-255, lt=1 << 31)]
 RetryReason = Literal["exit", "signal", "timed_out", "killed"]
 Operation = Literal["deploy", "undeploy", "deploy_and_undeploy"]
@@ -142,6 +161,8 @@ class TaskSpec(_Target):
     run: Annotated[str, StringConstraints(min_length=1, max_length=65_536)] | None = None
     needs: list[NeedName] = []
     when: Annotated[str, StringConstraints(min_length=1)] | None = None
+    artifacts: Annotated[list[ArtifactPattern], Field(max_length=100)] = []
+    artifacts_on: Literal["success", "failure", "always"] = "success"
     array: Annotated[str | None, BeforeValidator(expansion.canonical)] = None
     matrix: dict[EnvName, Annotated[list[Scalar | dict[EnvName, Scalar]], Field(min_length=1)]] | None = None
 
@@ -165,6 +186,8 @@ class TaskSpec(_Target):
             raise ValueError("a task needs a command; add run: './command', or kind: deploy / undeploy")
         if self.kind != "run" and self.run:
             raise ValueError(f"a task of kind {self.kind} runs no command; remove run")
+        if self.kind != "run" and self.artifacts:
+            raise ValueError(f"a task of kind {self.kind} leaves no files; remove artifacts")
         return self
 
 
@@ -185,7 +208,8 @@ class JobSpec(_Target):
             if "tasks" in data:
                 raise ValueError("run and tasks exclude each other; move the command into a task")
             data = dict(data)
-            data["tasks"] = [{"name": data.get("name", "main"), "run": data.pop("run")}]
+            its_own = {key: data.pop(key) for key in ("run", "artifacts", "artifacts_on") if key in data}
+            data["tasks"] = [{"name": data.get("name", "main"), **its_own}]
         return data
 
     @model_validator(mode="after")

@@ -207,6 +207,8 @@ def _task_document(spec: JobSpec, task: TaskSpec, target: progress.Target) -> di
         document["retry"] = retry.model_dump(mode="json", exclude_defaults=True)
     if timeout := task.timeout or spec.timeout:
         document["timeout"] = timeout.model_dump(mode="json")
+    if task.artifacts:
+        document["artifacts"] = {"patterns": task.artifacts, "on": task.artifacts_on}
     if target.token is not None:
         document["target"] = target.document()
         if task.asked.token is not None and "$JOB_ID" in task.asked.token:

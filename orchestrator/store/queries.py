@@ -8,10 +8,11 @@ from typing import Any
 from sqlalchemy import Connection, Select, case, func, or_, select
 
 from orchestrator.model.states import NODE_LIVE, TASK_ENDED, AttemptState, TaskState
-from orchestrator.model.tables import Attempt, Client, Deployment, Event, Job, Launch, Node, Pool, Task, table
+from orchestrator.model.tables import Artifact, Attempt, Client, Deployment, Event, Job, Launch, Node, Pool, Task, table
 
 jobs, tasks, attempts, nodes = (table(m) for m in (Job, Task, Attempt, Node))
 pools, clients, events, deployments, launches = (table(m) for m in (Pool, Client, Event, Deployment, Launch))
+artifacts = table(Artifact)
 Rows = list[dict[str, Any]]
 ALLOWED = (
     pools.c.heartbeat_timeout_s,
@@ -107,6 +108,39 @@ def list_attempts(connection: Connection, job_id: int, limit: int, before: int |
     return _page(connection, query.where(tasks.c.job_id == job_id), attempts.c.id, limit, before)
 
 
+def last_attempts(connection: Connection, job_id: int, task: str | None = None, number: int | None = None) -> Rows:
+    """Of each task of the job its last attempt, or that of this number, in the order of their ids."""
+    query = _attempts_of(job_id, task, number)
+    if number is None:
+        last = select(func.max(attempts.c.id)).join(tasks, tasks.c.id == attempts.c.task_id)
+        query = query.where(attempts.c.id.in_(last.where(tasks.c.job_id == job_id).group_by(attempts.c.task_id)))
+    return _all(connection, query)
+
+
+def attempts_after(connection: Connection, job_id: int, task: str | None, number: int | None, after: int) -> Rows:
+    return _all(connection, _attempts_of(job_id, task, number).where(attempts.c.id > after))
+
+
+def states_of_attempts(connection: Connection, attempt_ids: Sequence[int]) -> dict[int, str]:
+    query = select(attempts.c.id, attempts.c.state).where(attempts.c.id.in_(attempt_ids))
+    return {row.id: row.state for row in connection.execute(query)}
+
+
+def list_artifacts(
+    connection: Connection, job_id: int, limit: int, after: int = 0, task: str | None = None, every: bool = False
+) -> Rows:
+    """Of each task those of its newest attempt that has any, or of every attempt; in the order they were stored."""
+    query = _artifacts().where(artifacts.c.job_id == job_id, artifacts.c.id > after).order_by(artifacts.c.id).limit(limit)
+    if not every:
+        newest = select(func.max(artifacts.c.attempt_id)).where(artifacts.c.job_id == job_id).group_by(artifacts.c.task_id)
+        query = query.where(artifacts.c.attempt_id.in_(newest))
+    return _all(connection, query.where(tasks.c.name == task) if task is not None else query)
+
+
+def get_artifact(connection: Connection, artifact_id: int) -> dict[str, Any] | None:
+    return _one(connection, _artifacts().where(artifacts.c.id == artifact_id))
+
+
 def list_pools(connection: Connection, name: str | None = None) -> Rows:
     """Pools that are not gone, with the number of their nodes by state."""
     query = select(pools).where(pools.c.gone_at.is_(None)).order_by(pools.c.name)
@@ -164,6 +198,20 @@ def list_events(connection: Connection, limit: int, before: int | None, after: i
     if after is not None:
         return _all(connection, query.where(events.c.id > after).order_by(events.c.id).limit(limit))
     return _page(connection, query, events.c.id, limit, before)
+
+
+def _attempts_of(job_id: int, task: str | None, number: int | None) -> Select[Any]:
+    columns = (attempts.c.id, attempts.c.number, attempts.c.state, attempts.c.log_size, tasks.c.name.label("task"))
+    query = select(*columns, attempts.c.task_id).join(tasks, tasks.c.id == attempts.c.task_id)
+    query = query.where(tasks.c.job_id == job_id).order_by(attempts.c.id)
+    if task is not None:
+        query = query.where(tasks.c.name == task)
+    return query.where(attempts.c.number == number) if number is not None else query
+
+
+def _artifacts() -> Select[Any]:
+    query = select(artifacts, tasks.c.name.label("task"), attempts.c.number)
+    return query.join(tasks, tasks.c.id == artifacts.c.task_id).join(attempts, attempts.c.id == artifacts.c.attempt_id)
 
 
 def _pool_state(row: dict[str, Any]) -> tuple[str, str | None]:

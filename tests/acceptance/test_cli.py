@@ -139,7 +139,9 @@ def test_a_job_is_submitted_waited_for_and_read(cli: Cli) -> None:
     assert f"job {job} succeeded" in done.stderr
     log = subprocess.run([*COMMAND, "job", "logs", job, "--task", "first"], capture_output=True, env=cli.env)
     assert log.stdout == b"launch=wins \xc3\xa9\xff", "a log comes byte for byte"
-    assert "first, second" in cli.run("job", "logs", job, status=2).stderr
+    log = subprocess.run([*COMMAND, "job", "logs", job], capture_output=True, env=cli.env)
+    assert log.stdout == b"first | launch=wins \xc3\xa9\xff\nsecond | and there\n"
+    assert "first, second" in cli.run("job", "logs", job, "--tail", "1", status=2).stderr
     shown = cli.run("job", "show", job).stdout
     assert "2 of 2 ended" in shown and "second" in shown
     assert "ended succeeded" in cli.run("job", "explain", job).stdout
@@ -179,6 +181,47 @@ def test_following_a_log_survives_a_restart_of_the_master(cli: Cli) -> None:
 
     assert following.communicate(timeout=DEADLINE_S)[0] == "done\n"
     assert following.returncode == 0
+
+
+def test_logs_of_several_tasks_are_followed_across_a_restart(cli: Cli) -> None:
+    """Each line comes once, whole, with its task's name; a retry is told apart; the command ends with the job."""
+    wait = 'while [ ! -e "$GO" ]; do sleep 0.1; done'
+    tasks = [
+        {"name": "a", "run": f"printf 'a 1\\na '; {wait}; echo 2"},
+        {
+            "name": "b",
+            "run": f"{wait}; echo b $ORCHESTRATOR_ATTEMPT; exit $((2 - ORCHESTRATOR_ATTEMPT))",
+            "retry": {"attempts": 2},
+        },
+        {"name": "c", "run": "printf end", "needs": ["a", "b"]},
+    ]
+    go = cli.folder / "go-on"
+    job = cli.run("submit", cli.file("several", tasks=tasks), "--param", f"GO={go}").stdout.strip()
+    following = cli.begin("job", "logs", job, "-f")
+    assert following.stdout is not None and following.stdout.readline() == "a | a 1\n"
+    cli.stage.master.send_signal(signal.SIGTERM)
+    cli.stage.master.wait(DEADLINE_S)
+    cli.stage.start_master()
+    go.touch()
+    told, why = following.communicate(timeout=DEADLINE_S)
+    assert following.returncode == 0, why
+    assert sorted(told.splitlines()) == ["a | a 2", "b | b 1", "b#2 | b 2", "c | end"]
+    assert cli.run("job", "logs", job, "--task", "b", "--attempt", "1").stdout == "b 1\n"
+    assert "no attempt 3" in cli.run("job", "logs", job, "--task", "b", "--attempt", "3", status=2).stderr
+
+
+def test_first_last_and_found_lines(cli: Cli) -> None:
+    job = cli.run("submit", cli.file("lines", run="seq -f 'line %g' 2000; printf 'No End'"), "--wait").stdout.strip()
+    assert cli.run("job", "logs", job, "--head", "2").stdout == "line 1\nline 2\n"
+    assert cli.run("job", "logs", job, "--tail", "2").stdout == "line 2000\nNo End"
+    assert cli.run("job", "logs", job, "-f", "--tail", "1").stdout == "No End"
+    assert cli.run("job", "logs", job, "--search", "LINE 199").stdout.splitlines() == [
+        "lines:199: line 199",
+        *(f"lines:{number}: line {number}" for number in range(1990, 2000)),
+    ]
+    assert cli.run("job", "logs", job, "--search", "no end").stdout == "lines:2001: No End\n"
+    assert "no line" in cli.run("job", "logs", job, "--search", "line [0-9]").stderr, "a text, not a pattern"
+    assert "only one" in cli.run("job", "logs", job, "--head", "1", "--tail", "1", status=2).stderr
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ import uvicorn
 from fake_master import AgentBox, until
 from starlette.applications import Starlette
 
+from orchestrator.agents.artifacts import ArtifactIntake, Limits
 from orchestrator.agents.endpoints import AgentEndpoints
 from orchestrator.agents.sessions import Sessions
 from orchestrator.agents.waiters import Waiters
-from orchestrator.files.local import LocalLogs
+from orchestrator.files.local import LocalFiles, LocalLogs
 from orchestrator.fleet import deadlines
 from orchestrator.fleet.secrets import enrolment_secret
 from orchestrator.model.states import NodeState
@@ -76,12 +77,13 @@ class Line:
 class RealMaster:
     """What a master is to its agents, without clouds and loops: a test moves its clock and keeps its deadlines."""
 
-    def __init__(self, store: Any, folder: Path, port: int, logs: LocalLogs) -> None:
+    def __init__(self, store: Any, folder: Path, port: int, logs: LocalLogs, files: LocalFiles) -> None:
         self.store = store
         self.line = Line(port)
         self.pool = store.pool(slots=2, heartbeat_timeout_s=15)
         self._folder = folder
         self.logs = logs
+        self.files = files
 
     def machine(self, pyz: Path) -> tuple[int, AgentBox]:
         """A node whose machine boots, its agent not started yet."""
@@ -117,8 +119,16 @@ class RealMaster:
 def real_master(store: Any, folder: Path, log_limit: int = 200_000) -> Iterator[RealMaster]:
     waiters, loops = Waiters(), []
     logs = LocalLogs(folder / "master-logs", log_limit)
+    files, sessions = LocalFiles(folder / "master-files"), Sessions(store.engine)
     endpoints = AgentEndpoints(
-        store.writer, Sessions(store.engine), waiters, logs, store.clock, key=KEY, installation=INSTALLATION
+        store.writer,
+        sessions,
+        waiters,
+        logs,
+        ArtifactIntake(store.writer, sessions, files, folder / "uploads", Limits(1_000_000, 2_000_000)),
+        store.clock,
+        key=KEY,
+        installation=INSTALLATION,
     )
 
     @asynccontextmanager
@@ -132,7 +142,7 @@ def real_master(store: Any, folder: Path, log_limit: int = 200_000) -> Iterator[
     thread.start()
     until(lambda: server.started)
     store.writer.listen(lambda events, queued: loops[0].call_soon_threadsafe(waiters.wake_nodes))
-    master = RealMaster(store, folder, server.servers[0].sockets[0].getsockname()[1], logs)
+    master = RealMaster(store, folder, server.servers[0].sockets[0].getsockname()[1], logs, files)
     try:
         yield master
     finally:
