@@ -23,6 +23,7 @@ from orchestrator.clouds import Clouds
 from orchestrator.doctor.examine import Doctor
 from orchestrator.faultpoints import reach
 from orchestrator.files.opening import open_stores
+from orchestrator.files.retention import LOOK_S, Retention
 from orchestrator.fleet import deadlines, planner
 from orchestrator.fleet.bootstrap import BootstrapParams, render_command, render_user_data
 from orchestrator.fleet.launcher import Launcher
@@ -114,7 +115,15 @@ class Master:
         self._due = Loop("due", lambda: self.writer.write(wake_due), look_s=look_s, pace_s=PLAN_PACE_S)
         self._deadlines = Loop("deadlines", self._deadlines_step, look_s=min(look_s, 5.0))
         self._notify = Loop("notifier", self._sender.step, look_s=look_s)
-        self._loops = (self._plan, self._launch, self._watch, self._reap, self._due, self._deadlines, self._notify)
+        self._retention = Loop("retention", self._removal().step, look_s=LOOK_S)
+        self._loops = (
+            self._plan, self._launch, self._watch, self._reap, self._due, self._deadlines, self._notify, self._retention,
+        )  # fmt: skip
+
+    def _removal(self) -> Retention:
+        settings = self.settings
+        days = {"log_days": settings.log_retention_days, "artifact_days": settings.artifact_retention_days}
+        return Retention(self.writer, self.clock, self.logs, self.files, settings.data_dir / "uploads", **days)
 
     def start(self) -> None:
         """Begin to work. Call it on the event loop."""

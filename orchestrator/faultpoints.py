@@ -21,7 +21,7 @@ _folder = Path(os.environ[VARIABLE]) if VARIABLE in os.environ else None
 
 VERBS = ("launch", "instances", "impaired", "console", "terminate")
 """What the master asks of a cloud while it works: each has a point before and one after its call."""
-LOOPS = ("planner", "launcher", "watcher", "reaper", "due", "deadlines")
+LOOPS = ("planner", "launcher", "watcher", "reaper", "due", "deadlines", "retention")
 
 POINTS: Mapping[str, str] = {
     "start.before_migrate": "the database is open, its schema not looked at",

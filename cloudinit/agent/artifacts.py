@@ -38,9 +38,10 @@ class Upload(Running):
         marked[CONTROL] = running.work + CONTROL_NAME  # found by it, as the job's own processes are
         if os.path.exists(report):
             os.unlink(report)
+        began = time.monotonic(), time.time()
         pid = spawn("exec " + " ".join(map(_quoted, command)), marked, report)
         order = {"attempt": running.attempt, "timeout_s": UPLOAD_S, "grace_s": 2.0}
-        Running.__init__(self, order, pid, running.work)
+        Running.__init__(self, order, pid, running.work, *began)
         self.ended_as, self.more, self._report = outcome, more, report
 
     def result(self, code):

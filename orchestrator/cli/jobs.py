@@ -13,7 +13,6 @@ from orchestrator.cli.session import Session, command, say
 from orchestrator.cli.waiting import (
     How,
     OnInterruptOption,
-    Patience,
     Quiet,
     WaitTimeout,
     at_first,

@@ -22,7 +22,7 @@ from orchestrator.demo.stage import Stage, stage
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(900)  # every strike waits for a master to start, which takes long on a busy host
 QUICK = "look_s = 1\norphan_grace_s = 5"
-AT_START = [point for point in faultpoints.POINTS if point.startswith("start.")]
+AT_START = [point for point in faultpoints.POINTS if point.startswith(("start.", "loop.retention."))]
 AT_A_FAILED_BOOT = [point for point in faultpoints.POINTS if point.startswith("provider.console.")]
 AT_WORK = [point for point in faultpoints.POINTS if point not in (*AT_START, *AT_A_FAILED_BOOT)]
 AGENTS = list(faultpoints.AGENT_POINTS)
