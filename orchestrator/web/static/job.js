@@ -1,6 +1,7 @@
 // One job: its facts, why it is as it is, its tasks and their logs.
 
 import { get, post } from "./api.js";
+import { artifacts } from "./artifacts.js";
 import { ask, h, keyed, setAttr, setText, toast } from "./dom.js";
 import { JOB_OPEN, lasting, masterNow, pill, plural, when } from "./format.js";
 import { shownState } from "./jobs.js";
@@ -24,6 +25,7 @@ export function jobPanel(id, setTitle, refreshSoon) {
   const known = facts();
   const why = explanation();
   const told = notices(id);
+  const files = artifacts(id);
   const past = pastEvents(`job_id=${id}`);
   const body = h("tbody");
   const caption = h("caption", {}, "Tasks");
@@ -36,6 +38,7 @@ export function jobPanel(id, setTitle, refreshSoon) {
     known,
     why,
     h("section", {}, h("table.list.tasks", {}, caption, head(), body), more),
+    files,
     logs,
     told,
     past,
@@ -50,6 +53,7 @@ export function jobPanel(id, setTitle, refreshSoon) {
       get(`/jobs/${id}`),
       get(`/jobs/${id}/tasks?limit=${Math.min(wanted, 1000)}`),
       get(`/jobs/${id}/explain`),
+      files.refresh(),
       told.refresh(),
       past.refresh(),
     ]);
