@@ -210,6 +210,35 @@ def test_logs_of_several_tasks_are_followed_across_a_restart(cli: Cli) -> None:
     assert "no attempt 3" in cli.run("job", "logs", job, "--task", "b", "--attempt", "3", status=2).stderr
 
 
+def test_what_a_job_left_is_listed_and_fetched(cli: Cli) -> None:
+    """On a machine that is gone by then; nothing is written outside the folder that was named."""
+    tasks = [
+        {"name": "first", "run": "mkdir out; printf one > out/a.csv; printf two > 'b c.txt'", "artifacts": ["**"]},
+        {"name": "second", "run": "printf three > a.csv; exit 1", "artifacts": ["*.csv"], "artifacts_on": "always"},
+    ]
+    rented = {"token": "left-$JOB_ID", "infrastructure": {"pool": "main", "count": 1}}
+    job = cli.run("submit", cli.file("leaves", tasks=tasks, **rented), "--wait", status=1).stdout.strip()
+    listed = json.loads(cli.run("job", "artifacts", job, "--output", "json").stdout)["items"]
+    assert sorted((item["task"], item["path"], item["size"]) for item in listed) == [
+        ("first", "b c.txt", 3), ("first", "out/a.csv", 3), ("second", "a.csv", 5),
+    ]  # fmt: skip
+    assert "out/a.csv" in cli.run("job", "artifacts", job).stdout
+    to = cli.folder / "fetched"
+    cli.run("job", "download", job, "--to", str(to))
+    found = {str(path.relative_to(to)): path.read_text() for path in to.rglob("*") if path.is_file()}
+    assert found == {"first/out/a.csv": "one", "first/b c.txt": "two", "second/a.csv": "three"}
+    cli.run("job", "download", job, "*.txt", "--task", "first", "--to", str(cli.folder / "one"))
+    assert [path.name for path in (cli.folder / "one").rglob("*") if path.is_file()] == ["b c.txt"]
+    assert "is like *.pdf" in cli.run("job", "download", job, "*.pdf", status=2).stderr
+
+    trap = cli.folder / "trap"
+    trap.mkdir()
+    (cli.folder / "outside").mkdir()
+    (trap / "first").symlink_to(cli.folder / "outside")
+    assert "leads out" in cli.run("job", "download", job, "--to", str(trap), status=2).stderr
+    assert not list((cli.folder / "outside").iterdir())
+
+
 def test_first_last_and_found_lines(cli: Cli) -> None:
     job = cli.run("submit", cli.file("lines", run="seq -f 'line %g' 2000; printf 'No End'"), "--wait").stdout.strip()
     assert cli.run("job", "logs", job, "--head", "2").stdout == "line 1\nline 2\n"

@@ -510,11 +510,12 @@ def test_artifacts_are_only_the_node_s_own_and_only_declared_ones(door: Door) ->
     _, owner = door.ready()
     _, thief = door.ready()
     _, attempt = declared(door, owner)
-    _, (plain,) = door.claimed(owner)
+    _, other = door.ready()
+    _, (plain,) = door.claimed(other)
     assert send(door, thief, attempt, "a", b"forged").status_code == 403
     assert send(door, "no such credential" * 3, attempt, "a", b"x").status_code == 401
     assert send(door, owner, 4711, "a", b"x").status_code == 403
-    assert "declares no artifacts" in send(door, owner, plain, "a", b"x").json()["error"]
+    assert "declares no artifacts" in send(door, other, plain, "a", b"x").json()["error"]
     door.sync(owner, results=[ended(attempt, artifacts={"told": "1 artifact(s)", "whole": True})])
     assert send(door, owner, attempt, "late", b"x").status_code == 410, "its result is taken"
     assert stored(door) == [] and door.events("refused: attempt")
