@@ -21,7 +21,16 @@ MOST_FILES = 1000
 MOST_LOOKED_AT = 100000
 LONGEST_PATH = 500
 PROGRAM = os.path.abspath(sys.argv[0])  # before anybody changes the folder
+REPORT = "upload-"  # then the attempt's number: what an upload says while it works, and at its end
 OURS = ".orchestrator-"  # what lies in the work folder for the agent's sake
+
+
+def forget_reports(state):
+    # type: (str) -> None
+    """Of uploads that an agent before this one had begun: their attempts are lost."""
+    for name in os.listdir(state):
+        if name.startswith(REPORT):
+            os.unlink(os.path.join(state, name))
 
 
 class Upload(Running):

@@ -85,6 +85,7 @@ class Worker:
     def _recover(self):
         # type: () -> None
         """After a restart of the agent: what had begun is ended and given up, what had not is done now."""
+        artifacts.forget_reports(self._machine.state)
         for attempt, order in list(self._journal.orders.items()):
             if attempt in self._journal.ended:
                 self._tail(attempt).close()
@@ -199,7 +200,7 @@ class Worker:
         if wanted is None:
             return False
         try:
-            report = self._machine.path("upload-%d" % running.attempt)
+            report = self._machine.path("%s%d" % (artifacts.REPORT, running.attempt))
             upload = artifacts.Upload(running, outcome, more, wanted, report, self._environment)
         except OSError as error:
             more["artifacts"] = {"whole": False, "told": "the upload of its artifacts could not be started: %s" % error}

@@ -18,6 +18,7 @@ from orchestrator.agents.artifacts import ArtifactIntake, Limits
 from orchestrator.agents.endpoints import AgentEndpoints
 from orchestrator.agents.sessions import Sessions
 from orchestrator.agents.waiters import Waiters
+from orchestrator.files.base import FileStore, LogStore
 from orchestrator.files.local import LocalFiles, LocalLogs
 from orchestrator.fleet import deadlines
 from orchestrator.fleet.secrets import enrolment_secret
@@ -77,7 +78,7 @@ class Line:
 class RealMaster:
     """What a master is to its agents, without clouds and loops: a test moves its clock and keeps its deadlines."""
 
-    def __init__(self, store: Any, folder: Path, port: int, logs: LocalLogs, files: LocalFiles) -> None:
+    def __init__(self, store: Any, folder: Path, port: int, logs: LogStore, files: FileStore) -> None:
         self.store = store
         self.line = Line(port)
         self.pool = store.pool(slots=2, heartbeat_timeout_s=15)
@@ -116,10 +117,12 @@ class RealMaster:
 
 
 @contextmanager
-def real_master(store: Any, folder: Path, log_limit: int = 200_000) -> Iterator[RealMaster]:
-    waiters, loops = Waiters(), []
-    logs = LocalLogs(folder / "master-logs", log_limit)
-    files, sessions = LocalFiles(folder / "master-files"), Sessions(store.engine)
+def real_master(
+    store: Any, folder: Path, log_limit: int = 200_000, kept: tuple[LogStore, FileStore] | None = None
+) -> Iterator[RealMaster]:
+    """`kept`: where logs and artifacts are kept, else in local folders."""
+    waiters, loops, sessions = Waiters(), [], Sessions(store.engine)
+    logs, files = kept or (LocalLogs(folder / "master-logs", log_limit), LocalFiles(folder / "master-files"))
     endpoints = AgentEndpoints(
         store.writer,
         sessions,

@@ -14,9 +14,10 @@ import pytest
 from fake_master import AgentBox, until
 from hypothesis import given
 from hypothesis import strategies as st
-from real_master import RealMaster, real_master
+from real_master import Line, RealMaster, real_master
 
 from orchestrator.agents.artifacts import is_safe
+from orchestrator.files.s3 import Bucket, S3Files, S3Logs
 from orchestrator.fleet import leaving
 from orchestrator.model.states import NodeState
 from orchestrator.model.tables import Artifact, Attempt, Node
@@ -228,6 +229,31 @@ def test_a_node_that_drains_is_not_ended_before_its_artifacts_are_up(real: RealM
         assert real.log(job) == b"the last line\n" and len(kept(real, job)["big"]) == 900_000
     finally:
         box.close()
+
+
+def test_nothing_is_acknowledged_before_the_store_elsewhere_has_it(store: Any, s3: Any, pyz: Path, tmp_path: Path) -> None:
+    """While it cannot be reached, log, artifacts and result stay on their machine; afterwards all of them are there."""
+    line = Line(int(s3.meta.endpoint_url.rpartition(":")[2]))
+    bucket = Bucket("kept", f"{tmp_path.name}/", f"http://127.0.0.1:{line.port}")
+    with real_master(store, tmp_path, kept=(S3Logs(bucket, 200_000), S3Files(bucket))) as real:
+        _, box = real.machine(pyz)
+        box.start()
+        try:
+            go = tmp_path / "go"
+            job = submit(real, f"echo begun; while [ ! -e {go} ]; do sleep 0.1; done; echo the end; echo 1 > a", "a")
+            until(lambda: b"begun" in real.log(job))
+            line.cut()
+            go.touch()
+            until(lambda: "does not do it" in box.said)
+            assert real.task(job).state == "running"
+            line.mend()
+            assert real.finished(job).state == "succeeded"
+            assert real.log(job) == b"begun\nthe end\n" and kept(real, job) == {"a": b"1\n"}
+            listed = lambda: s3.list_objects_v2(Bucket="kept", Prefix=f"{tmp_path.name}/logs/")["KeyCount"]  # noqa: E731
+            until(lambda: listed() == 1)
+        finally:
+            box.close()
+            line.close()
 
 
 def test_a_cancelled_job_does_not_wait_for_its_artifacts(real: RealMaster, box: AgentBox) -> None:

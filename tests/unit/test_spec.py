@@ -126,6 +126,13 @@ def test_all_mistakes_are_told_at_once() -> None:
     assert {"tasks[0].needs[0]", "tasks[1].needs[0]", "infrastructure.pool"} <= set(found)
 
 
+@pytest.mark.parametrize("pattern", ["/etc/*", "../*", "out/../../*", "out//a", "out/", "", "a\\b", "x" * 201])
+def test_artifacts_lie_below_the_work_folder(pattern: str) -> None:
+    assert set(problems(job(artifacts=["*.csv", pattern]))) == {"tasks[0].artifacts[1]"}
+    assert parse(job(artifacts=["*.csv", "out/**"], artifacts_on="always")).tasks[0].artifacts == ["*.csv", "out/**"]
+    assert "leaves no files" in str(problems(tasks({"name": "a", "kind": "deploy", "token": "t", "artifacts": ["a"]})))
+
+
 def test_one_task_may_stand_alone() -> None:
     spec = parse(ONE)
     assert [(task.name, task.run) for task in spec.tasks] == [("job", "true")]
