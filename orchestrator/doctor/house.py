@@ -16,9 +16,12 @@ from sqlalchemy import Engine, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.doctor.probe import addresses, ask, expiry
+from orchestrator.files.base import Missing
+from orchestrator.files.opening import bucket_of
 from orchestrator.model.tables import Meta, table
 from orchestrator.settings import Settings
 from orchestrator.store.migrate import SchemaTooNew, current_schema, known_revisions
+from orchestrator.store.trouble import StoreTrouble
 from providers.base import Finding, Verdict
 
 DISK_SCARCE_BYTES = 2_000_000_000
@@ -49,6 +52,18 @@ def data_dir(folder: Path) -> Iterator[Finding]:
     verdict = Verdict.WRONG if free < DISK_FULL_BYTES else Verdict.WARNING if free < DISK_SCARCE_BYTES else Verdict.OK
     fix = "" if verdict is Verdict.OK else ": the database and the logs of jobs grow there; make room, or move data_dir"
     yield Finding("disk", verdict, f"{free / 1e9:.1f} GB are free at {there}{fix}")
+
+
+def file_store(files: str | None, endpoint_url: str | None) -> Iterator[Finding]:
+    """Whether the store of logs and artifacts takes calls, where it is not the folder. Changes nothing there."""
+    if files is None:
+        return
+    try:
+        next(bucket_of(files, endpoint_url).list(""), None)
+    except (StoreTrouble, Missing) as error:
+        yield Finding("files", Verdict.WRONG, str(error))
+    else:
+        yield Finding("files", Verdict.OK, f"{files} takes calls")
 
 
 def database(engine: Engine | None, url: str) -> Iterator[Finding]:
