@@ -18,6 +18,7 @@ from orchestrator.store import queries
 
 AT_ONCE = 200  # logs read in turn; further ones wait until some of these have ended
 PIECE = 64 << 10
+MOST_PIECES = 32  # of one log after the other, at one look
 LOOK_S = 1.0
 LOOK_ELSEWHERE_S = 3.0  # where each look asks a store over the network
 REORDERED = 1000  # attempts may be committed in another order than that of their numbers
@@ -87,13 +88,13 @@ class Follower:
             self._learn_state(connection)
             if to_the_end or not self._begun:
                 self._find_attempts(connection)
-            while self._ahead and len(self._open) < (AT_ONCE if to_the_end else 1):  # one after the other reads better
+            while self._ahead and len(self._open) < AT_ONCE:
                 trail = self._ahead.popleft()
                 self._open[trail.id] = trail
             states = queries.states_of_attempts(connection, list(self._open))
         for trail in self._open.values():
             trail.state = states.get(trail.id, AttemptState.LOST)
-        news = [item for trail in list(self._open.values()) for item in self._read(trail, to_the_end)]
+        news = self._pieces(to_the_end)
         over = not self._open and not self._ahead and not (to_the_end and self._may_come())
         return news, over
 
@@ -126,6 +127,17 @@ class Follower:
                 self._seen.add(row["id"])
                 offset = self._offsets.get(row["id"], 0)
                 self._ahead.append(Trail(row["id"], row["task"], row["number"], row["state"], offset))
+
+    def _pieces(self, to_the_end: bool) -> list[News]:
+        """A piece of each log; of what there is now, one whole log after the other, which reads better."""
+        news: list[News] = []
+        for trail in list(self._open.values()):
+            news += self._read(trail, to_the_end)
+            while not to_the_end and trail.id in self._open and len(news) < MOST_PIECES:
+                news += self._read(trail, to_the_end)
+            if not to_the_end and trail.id in self._open:
+                break
+        return news
 
     def _read(self, trail: Trail, to_the_end: bool) -> list[News]:
         data = self._master.logs.read(trail.id, trail.offset, PIECE)

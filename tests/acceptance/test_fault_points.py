@@ -34,6 +34,7 @@ WORST = [  # for every run of the tests; `make test-restart` strikes at all
     "enrol.before_answer",
     "sync.before_answer",
     "log.after_append",
+    "artifact.before_answer",
     "provider.terminate.after",
 ]
 WORST_OF_AGENTS = ["agent.enrol.after", "agent.journal.begin.after", "agent.spawn.after", "agent.call.after"]

@@ -212,6 +212,18 @@ def test_a_broken_stream_goes_on_from_where_it_was(served: Served) -> None:
     assert served.api.get(f"jobs/{job}/logs/stream", params={"task": "none"}).status_code == 404
 
 
+def test_what_there_is_now_comes_one_log_after_the_other(served: Served) -> None:
+    names = [f"t{number}" for number in range(300)]
+    job = served.job(*names)
+    big = served.attempt(job, "t0", 1, "succeeded", b"x" * 3_000_000)
+    for name in names[1:]:
+        served.attempt(job, name, 1, "succeeded", name.encode())
+    told = served.stream(job, follow=False)
+    pieces = [event["attempt"] for name, event in told if name == "log"]
+    assert pieces == sorted(pieces) and len(set(pieces)) == 300
+    assert text_of(told, big) == b"x" * 3_000_000
+
+
 def test_tries_that_came_and_went_while_the_line_was_broken_are_told(served: Served) -> None:
     job = served.job("a")
     before = served.attempt(job, "a", 1, "failed", b"heard of")
