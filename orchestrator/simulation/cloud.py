@@ -107,6 +107,7 @@ class SimulatedCloud(FakeCloud):
     def _forget(self, id_: str) -> None:
         if self.machines.pop(id_, None) is not None:
             self._remember(id_)
+            self._world.at(2 * VISIBILITY_S, lambda: self._past.pop(id_, None))
             self.impaired.pop(id_, None)
             self.hosts.pop(id_).scrap()
 

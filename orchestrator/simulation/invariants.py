@@ -426,13 +426,14 @@ class Invariants:
         if self._run.ledger.running:
             return
         kept = min((id_ for id_, node in self._rows.nodes.items() if node.state != "terminated"), default=None)
-        for name in ("job", "task", "attempt", "launch", "node"):
+        for name in ("job", "task", "attempt", "launch", "node", "deployment"):
             [[last]] = self._run.database(f"SELECT coalesce(max(id), 0) FROM {name}")  # noqa: S608
             self._since[name] = last + 1
         if kept is not None:
             self._since["node"] = kept
         self._rows = Rows.read(self._run.database, self._since)
         self._run.ledger.by_attempt.clear()
+        self._run.people.forget()
         self._failed_at.clear()
 
 

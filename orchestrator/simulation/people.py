@@ -64,6 +64,11 @@ class People:
                 self._wish(self._dice.uniform(60, plan.faults_for_s), deed)
         self._wish(plan.faults_for_s + self._dice.uniform(0, 600), self._unprotect_all)
 
+    def forget(self) -> None:
+        """Job files of jobs that are over; that there were so many is not forgotten."""
+        for name in self.documents:
+            self.documents[name] = {}
+
     def settle(self) -> None:
         """The pools as they were meant, for the next plan."""
         self._wish(0.0, self._restore)

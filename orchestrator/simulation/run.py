@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,16 @@ class Outcome:
 
 def simulate(seed: int, *, keep: int | None = 200) -> Outcome:
     """Play this seed. `keep`: how many of the last events the trace holds, None: all."""
+    return play(Plan.of(seed), Run.play, keep=keep)
+
+
+def play(plan: Plan, how: Callable[[Run], None], *, keep: int | None = 200) -> Outcome:
+    """Build the world of this plan and let it live as `how` says."""
     folder = Path("/dev/shm")  # noqa: S108 - memory where there is some; the names are the library's
     room = Path(tempfile.mkdtemp(prefix="eo-simulation-", dir=folder if folder.is_dir() else None))
-    run = Run(Plan.of(seed), room, keep)
+    run = Run(plan, room, keep)
     try:
-        run.play()
+        how(run)
     except Violation as violation:
         run.world.note("invariant", f"BROKEN: {violation}")
         return run.outcome(str(violation))

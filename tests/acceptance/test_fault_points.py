@@ -76,16 +76,26 @@ def sweep(
 def check_the_master(here: Stage, saboteur: Saboteur, marks: Path, points: list[str]) -> None:
     stream, deaths = sweep(here, saboteur, marks, points)
     assert deaths == len(points)
-    assert stream.executions() == dict.fromkeys(stream.jobs, 1), "each command ran exactly once"
+    each_second_run_has_its_cause(stream, Director(here))
 
 
 def check_the_agents(here: Stage, saboteur: Saboteur, marks: Path, points: list[str]) -> None:
     stream, deaths = sweep(here, saboteur, marks, points)
     assert deaths == 0
-    ran, director = stream.executions(), Director(here)
+    each_second_run_has_its_cause(stream, Director(here))
+
+
+def each_second_run_has_its_cause(stream: Stream, director: Director) -> None:
+    """That each job's outcome counts once is seen to already. Its command ran once, too, unless an attempt was lost on a
+    node that is on record as ended, and says why: what was fenced may have run. Nothing else runs a command again."""
+    ran = stream.executions()
     for name, job_id in stream.jobs.items():
-        attempts = director.tasks(job_id)[name]["attempts"]
-        assert 1 <= ran[name] <= attempts, "a command is begun again only for an attempt that was lost"
+        attempts = director.get(f"/jobs/{job_id}/attempts")["items"]
+        lost = [attempt for attempt in attempts if attempt["state"] in ("lost", "late")]
+        assert 1 <= ran[name] <= 1 + len(lost), (name, ran[name], attempts, director.events(job_id=job_id))
+        for attempt in lost:
+            assert attempt["reason"], attempt
+            print(f"{name}: attempt {attempt['id']} is {attempt['state']}: {attempt['reason']}")  # for whoever reads along
 
 
 def test_the_master_killed_at_the_worst_moments(here: Stage, saboteur: Saboteur, marks: Path) -> None:
@@ -111,7 +121,7 @@ def test_the_master_killed_while_it_reads_the_console_of_a_failed_boot(
     here.cloud.faults({"no_boot": True, "times": 6})
     stream, deaths = sweep(here, saboteur, marks, AT_A_FAILED_BOOT, boot_timeout_s=20, breaker_failures=100)
     assert deaths == len(AT_A_FAILED_BOOT)
-    assert stream.executions() == dict.fromkeys(stream.jobs, 1)
+    each_second_run_has_its_cause(stream, Director(here))
 
 
 @pytest.mark.restart
@@ -127,7 +137,7 @@ def test_a_defect_at_any_point_of_the_fleet_heals(here: Stage, saboteur: Saboteu
     points = [point for point in AT_WORK if point.startswith(("provider.", "loop."))]
     stream, deaths = sweep(here, saboteur, marks, points, action="raise")
     assert deaths == 0
-    assert stream.executions() == dict.fromkeys(stream.jobs, 1)
+    each_second_run_has_its_cause(stream, Director(here))
 
 
 def test_the_master_killed_while_it_starts(tmp_path: Path, saboteur: Saboteur) -> None:
