@@ -117,7 +117,8 @@ def _judge_by_name(name: str) -> Verdict:
 
 
 def _knowing(drawn: plan.Plan, mutant: Mutant) -> plan.Plan:
-    certain = {kind: max(most, OFTEN) for kind, most in plan.PER_CALL.items()}
+    often = OFTEN * (2 if mutant.alone else 1)
+    certain = {kind: max(most, often) for kind, most in plan.PER_CALL.items()}
     certain |= {kind: most * (4 if mutant.alone else 1) for kind, most in plan.PER_HOUR.items()}
     rates = ({} if mutant.alone else drawn.rates) | {kind: certain[kind] for kind in mutant.knows}
     return replace(drawn, rates=rates, **mutant.changes)
