@@ -346,7 +346,7 @@ class Invariants:
             machine = self._run.machine(execution.machine)
             assert machine is not None
             heard = [at for at in machine.answered if at > since + 1]
-            if len(heard) >= 2 and now > max(heard[1], machine.hangs_until, machine.up_at or now) + 60:
+            if len(heard) >= 2 and now > max(heard[1], machine.hangs_until, machine.up_at or now) + 30:
                 raise Violation(
                     f"a fenced attempt is stopped: attempt {attempt.id} is {attempt.state} since {since:.0f} s, its agent "
                     f"{machine.id} was answered since, and its process still runs"

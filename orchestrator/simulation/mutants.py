@@ -61,7 +61,7 @@ class Switches:
 
 @dataclass(frozen=True)
 class Mutant:
-    """`off`: switches the guard off. `knows`: what its seeds' plans have for certain; `alone`: and nothing else."""
+    """`off`: switches the guard off. `knows`: what its seeds' plans have for certain; `alone`: nothing else, and always."""
 
     name: str
     off: Callable[[Switches], None]
@@ -117,7 +117,7 @@ def _judge_by_name(name: str) -> Verdict:
 
 
 def _knowing(drawn: plan.Plan, mutant: Mutant) -> plan.Plan:
-    often = OFTEN * (2 if mutant.alone else 1)
+    often = 1.0 if mutant.alone else OFTEN
     certain = {kind: max(most, often) for kind, most in plan.PER_CALL.items()}
     certain |= {kind: most * (4 if mutant.alone else 1) for kind, most in plan.PER_HOUR.items()}
     rates = ({} if mutant.alone else drawn.rates) | {kind: certain[kind] for kind in mutant.knows}
@@ -361,12 +361,12 @@ MUTANTS = (
         "the freeze at overshoot",
         _no_freeze,
         ("made twice", "cannot be ended for long"),
-        {"pool": SMALL, "masters": 1, "jobs": 5, "faults_for_s": 1500.0},
+        {"pool": SMALL, "masters": 1, "floor": 2, "jobs": 0},  # at the cap all the time
         alone=True,
     ),
     Mutant("a held kind of machine rests", _holds_nothing, ("launch: no capacity",)),
     Mutant("protected nodes are never released", _as_if_free(protected=False)),
-    Mutant("busy nodes are never released", _as_if_free(busy=False), (), {"floor": 1}),
+    Mutant("busy nodes are never released", _as_if_free(busy=False), (), {"jobs": 12}),
     Mutant("the grace of orphans", _watcher_with(orphan_grace_s=0.0), ("made twice",)),
     Mutant("not visible yet is not gone", _watcher_with(visibility_s=0.0), ("shown late", "listing lags")),
     Mutant("other installations are not ours", _watcher_with(installation=_Anybody("eo-simulated"))),
@@ -387,7 +387,7 @@ MUTANTS = (
         "fenced attempts are stopped",
         _no_stop_orders,
         ("agent is cut off", "cannot be ended for long"),
-        {"jobs": 5, "faults_for_s": 1500.0},
+        {"drains": True, "jobs": 8, "faults_for_s": 1500.0},
         alone=True,
     ),
     Mutant("orders are sent until they are known", _orders_sent_once, ("answer lost",)),

@@ -11,8 +11,8 @@ from sqlalchemy import select
 from orchestrator.fleet import leaving, pools
 from orchestrator.jobs import cancel, spec
 from orchestrator.jobs.submit import submit
-from orchestrator.model.states import NODE_ON_ITS_WAY
-from orchestrator.model.tables import Job, Node, Pool, table
+from orchestrator.model.states import NODE_ON_ITS_WAY, AttemptState
+from orchestrator.model.tables import Attempt, Job, Node, Pool, table
 from orchestrator.simulation.plan import Plan, dice_for
 from orchestrator.simulation.world import Process, Signal
 from orchestrator.store.writer import Tx
@@ -149,7 +149,10 @@ class People:
             leaving.begin(tx, node_id, "operator", "drained by hand", actor="operator")
 
     def _end_now(self, tx: Tx) -> None:
-        for node_id in self._on_their_way(tx)[:1]:
+        """The one that has the most to lose."""
+        running = select(table(Attempt).c.node_id).where(table(Attempt).c.state == AttemptState.RUNNING)
+        busy = list(tx.connection.execute(running.order_by(table(Attempt).c.id)).scalars())
+        for node_id in [*busy, *self._on_their_way(tx)][:1]:
             self.ended_by_hand.add(node_id)
             leaving.at_once(tx, node_id, "operator", "ended by hand", actor="operator")
 
