@@ -52,7 +52,11 @@ def test_every_command_is_documented_and_every_documented_one_is_there() -> None
 
 
 def test_every_test_that_the_documents_name_is_there() -> None:
-    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", (ROOT / "docs" / "reliability.md").read_text())
+    document = (ROOT / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`((?:tests|providers)/[\w/]+\.py)::(test_\w+)`", document)
+    faults = document.partition("## Faults")[2].partition("\n## ")[0]
+    untested = [row for row in re.findall(r"^\| (?!fault |---).*", faults, re.MULTILINE) if "::test_" not in row]
     assert named
+    assert not untested, "each fault has the test that shows it"
     for path, name in named:
         assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), f"{path}::{name}"
