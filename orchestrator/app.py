@@ -283,7 +283,7 @@ def _clock(engine: Engine) -> SteadyClock:
 
 def certificate_pin(settings: Settings) -> str:
     """SHA-256 of the master's certificate, which machines pin; empty without TLS."""
-    if settings.tls_cert is None:
+    if settings.certificate is None:
         return ""
-    der = ssl.PEM_cert_to_DER_cert(settings.tls_cert.read_text())
+    der = ssl.PEM_cert_to_DER_cert(settings.certificate.read_text())
     return hashlib.sha256(der).hexdigest()
