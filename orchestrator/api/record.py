@@ -6,8 +6,6 @@ and how it ended, also where nothing came of it. A submission is told by its job
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class Record:
-    """Writes the events. What is refused again and again is told once a minute of each address, caller and status."""
+    """Writes the events. The same refusal of one address and caller (or claimed name) is told once a minute."""
 
     def __init__(self, writer: Writer, clock: Clock) -> None:
         self._writer = writer
@@ -34,7 +32,8 @@ class Record:
         address = address_of(scope)
         state = scope.get("state", {})
         actor = state["who"].actor if "who" in state else "nobody"
-        if status >= 400 and not self._deserves((address, actor, status), scope, self._clock()):
+        kind = (address, actor, status, state.get("claimed"))
+        if status >= 400 and not self._refusals.deserves(kind, scope, self._clock()):
             return
         query = scope["query_string"].decode("latin-1")
         asked = f"{scope['method']} {scope['path']}{'?' if query else ''}{query}"[:LONGEST]
@@ -47,9 +46,6 @@ class Record:
             await self._writer.awrite(tell)
         except Exception as error:
             log.warning("a call is not on record", asked=asked, actor=actor, status=status, exc_info=error)
-
-    def _deserves(self, kind: tuple[object, ...], scope: Scope, now: datetime) -> bool:
-        return self._refusals.deserves(kind, scope, now)
 
 
 class Recorded:
