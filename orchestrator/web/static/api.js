@@ -25,9 +25,14 @@ export const hasLink = () => LINK.test(location.hash);
 /** Sign in by the link in the address, which is taken out of it at once, else by the cookie that is there. */
 export async function resume() {
   const [, link] = LINK.exec(location.hash) ?? [];
-  if (!link) return keep(await get("/session"));
+  const byCookie = async () => keep(await get("/session"));
+  if (!link) return byCookie();
   history.replaceState(null, "", location.pathname);
-  return keep(await send("POST", "/session", { link }));
+  try {
+    return keep(await send("POST", "/session", { link }));
+  } catch (error) {
+    return byCookie().catch(() => Promise.reject(error)); // a link that was used by this browser still leads in
+  }
 }
 
 export const signIn = async (name, password, newPassword) =>
