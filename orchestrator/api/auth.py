@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import math
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -30,7 +31,7 @@ __all__ = ["Caller", "Identities", "Who", "authenticated", "authorise", "make_to
 COOKIE = "eo_session"
 CSRF = "X-CSRF-Token"
 READS = ("GET", "HEAD", "OPTIONS")
-FRESH_S = 5.0  # what another master revoked is no longer valid here after so long
+FRESH_S = 5.0  # what another master revoked is no longer valid here after so long; SQLite has no other master
 F = TypeVar("F", bound=Callable[..., object])
 Owner = Callable[[Connection, str, datetime], Identity | None]
 bearer = HTTPBearer(auto_error=False, description="An API token; `orchestrator serve` writes the first to admin.token")
@@ -51,11 +52,12 @@ def needs(role: Role, *, of_client: bool = False) -> Callable[[F], F]:
 
 
 class Identities:
-    """Who calls with which token or cookie. Whom the database knew is remembered for some seconds."""
+    """Who calls with which token or cookie. Whom the database knew is remembered (`FRESH_S`)."""
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
+        self._fresh_s = math.inf if engine.dialect.name == "sqlite" else FRESH_S
         self._known: dict[tuple[Owner, str], tuple[Identity, float]] = {}
 
     def forget(self) -> None:
@@ -78,7 +80,7 @@ class Identities:
             known.pop(key, None)
             who = await asyncio.to_thread(self._read, owner, text)
             if who is not None:
-                known[key] = (who, time.monotonic() + FRESH_S)
+                known[key] = (who, time.monotonic() + self._fresh_s)
         if who is not None and who.expires_at is not None and who.expires_at <= self._clock():
             return None
         return who

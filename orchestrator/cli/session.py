@@ -44,6 +44,7 @@ _COMMON: dict[str, Any] = {
             "--token", envvar="ORCHESTRATOR_TOKEN", help="API token; default: admin.token of the settings' data_dir"
         ),
     ],
+    "config": ConfigFile,
     "ca_file": Annotated[
         Path | None,
         typer.Option("--ca-file", envvar="ORCHESTRATOR_CA_FILE", help="certificate (PEM) to trust; default: the settings'"),
@@ -51,7 +52,6 @@ _COMMON: dict[str, Any] = {
     "pin": Annotated[
         str | None, typer.Option("--pin", envvar="ORCHESTRATOR_PIN", help="SHA-256 of the certificate to trust")
     ],
-    "config": ConfigFile,
 }
 
 
@@ -63,9 +63,9 @@ class Session:
         output: Output,
         url: str | None,
         token: str | None,
-        ca_file: Path | None,
-        pin: str | None,
         config: Path | None,
+        ca_file: Path | None = None,
+        pin: str | None = None,
     ) -> None:
         self.json = output is Output.JSON
         self._url, self._token, self._config = url, token, config
