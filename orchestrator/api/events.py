@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from orchestrator.api.auth import Identities, Who, needs
 from orchestrator.api.deps import MasterDep
 from orchestrator.api.problems import PROBLEMS
-from orchestrator.api.shapes import Before, EventOut, Limit, Page
+from orchestrator.api.shapes import NO_NUL, Before, EventOut, Limit, Page
 from orchestrator.app import Master
 from orchestrator.people.roles import Identity, Role
 from orchestrator.store import queries
@@ -36,7 +36,7 @@ def list_events(
     task_id: Link = None,
     node_id: Link = None,
     pool_id: Link = None,
-    actor: Annotated[str | None, Query(max_length=200, description="only what they did")] = None,
+    actor: Annotated[str | None, Query(max_length=200, pattern=NO_NUL, description="only what they did")] = None,
     requests: Annotated[bool, Query(description="only calls on record: changes, and refusals for who called")] = False,
 ) -> Page[EventOut]:
     """What happened, why, and who did it; newest first unless `after` is given."""

@@ -15,6 +15,7 @@ from orchestrator.api.auth import COOKIE, Identities, Who, needs
 from orchestrator.api.deps import MasterDep
 from orchestrator.api.problems import PROBLEMS, FieldProblem, Problem
 from orchestrator.api.record import address_of
+from orchestrator.api.shapes import NO_NUL
 from orchestrator.app import Master
 from orchestrator.people import logins, passwords, users
 from orchestrator.people.backoff import Backoff
@@ -33,7 +34,7 @@ class LoginIn(BaseModel):
 
     model_config = {"extra": "forbid"}
 
-    name: Annotated[str, Field(max_length=100)] = ""
+    name: Annotated[str, Field(max_length=100, pattern=NO_NUL)] = ""
     password: Annotated[str, Field(max_length=passwords.LONGEST)] = ""
     new_password: NewPassword | None = None
     link: Annotated[str | None, Field(max_length=200)] = None

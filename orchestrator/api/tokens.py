@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from orchestrator.api.auth import Who, needs
 from orchestrator.api.deps import MasterDep
 from orchestrator.api.problems import PROBLEMS, Problem, not_found
-from orchestrator.api.shapes import Page
+from orchestrator.api.shapes import NO_NUL, Page
 from orchestrator.jobs.duration import Duration
 from orchestrator.jobs.spec import Name
 from orchestrator.jobs.submit import client_id
@@ -21,7 +21,7 @@ from orchestrator.people.roles import Role
 from orchestrator.store.writer import Tx
 
 router = APIRouter(prefix="/api/v1/tokens", tags=["people"], responses=PROBLEMS)
-TokenName = Annotated[str, UrlPath(max_length=100)]
+TokenName = Annotated[str, UrlPath(max_length=100, pattern=NO_NUL)]
 
 
 class TokenIn(BaseModel):

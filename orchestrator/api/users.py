@@ -14,7 +14,7 @@ from orchestrator.api.auth import Caller, needs
 from orchestrator.api.deps import MasterDep
 from orchestrator.api.problems import PROBLEMS, FieldProblem, Problem, not_found
 from orchestrator.api.session import NewPassword
-from orchestrator.api.shapes import Page
+from orchestrator.api.shapes import NO_NUL, Page
 from orchestrator.app import Master
 from orchestrator.jobs.spec import Name
 from orchestrator.jobs.submit import client_id
@@ -24,7 +24,7 @@ from orchestrator.store.writer import Tx
 
 router = APIRouter(prefix="/api/v1/users", tags=["people"], responses=PROBLEMS)
 NOBODY = frozenset({"master", "agent", "nobody"})  # actors that are no person
-UserName = Annotated[str, UrlPath(max_length=100)]
+UserName = Annotated[str, UrlPath(max_length=100, pattern=NO_NUL)]
 # Plain letters: two names that look alike are alike.
 NewName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$")]
 

@@ -22,7 +22,7 @@ from theatre import until
 from orchestrator.api.auth import make_token
 from orchestrator.api.http import build
 from orchestrator.app import Master, certificate_pin
-from orchestrator.demo.stage import free_port
+from orchestrator.demo.stage import free_port, plain_client
 from orchestrator.people.certificate import LASTS, ensure
 from orchestrator.settings import Settings
 
@@ -154,3 +154,33 @@ def test_agents_have_a_door_of_their_own_and_the_command_line_trusts_our_certifi
         assert cli("user", "delete", "ada", "--config", str(config)).returncode == 0
         assert cli("token", "revoke", "remote", "--config", str(config)).returncode == 0
         assert cli("job", "list", *elsewhere, "--pin", pin).returncode == 2
+
+
+def test_a_stream_shows_its_client_s_events_alone_and_ends_with_its_token(tmp_path: Path) -> None:
+    port = free_port(0)
+    with serving(tmp_path, f"port = {port}") as said:
+        until(lambda: "master started" in said.read_text(), why=said.read_text)
+        admin = plain_client(f"http://127.0.0.1:{port}/api/v1", (tmp_path / "data" / "admin.token").read_text())
+
+        def up() -> bool:
+            try:
+                return admin.get("/session").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        until(up, why=said.read_text)
+        limited = admin.post("/tokens", json={"name": "acme", "role": "viewer", "client": "acme"}).json()["token"]
+        with (
+            plain_client(f"http://127.0.0.1:{port}/api/v1", limited) as acme,
+            acme.stream("GET", "/events/stream") as lines,
+        ):
+            told = lines.iter_lines()
+            assert next(told) == ": connected"
+            admin.post("/jobs", json={**JOB, "client": "globex"}).raise_for_status()
+            mine = admin.post("/jobs", json=JOB).raise_for_status().json()["id"]
+            first = next(json.loads(line[6:]) for line in told if line.startswith("data: "))
+            assert first["job_id"] == mine
+            admin.delete("/tokens/acme").raise_for_status()
+            admin.post("/jobs", json=JOB).raise_for_status()
+            later = [json.loads(line[6:])["job_id"] for line in told if line.startswith("data: ")]
+            assert set(later) <= {mine}, "nothing after the token was revoked"
