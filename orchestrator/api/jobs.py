@@ -7,10 +7,9 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Body, Header, Query, Request
 from fastapi.responses import Response
-from sqlalchemy import Connection
 
 from orchestrator.api.auth import Who, authenticated, needs, permit, permit_adding
-from orchestrator.api.deps import MasterDep
+from orchestrator.api.deps import MasterDep, find_job, get_job
 from orchestrator.api.problems import PROBLEMS, FieldProblem, Problem, answer_to, not_found
 from orchestrator.api.record import address_of
 from orchestrator.api.shapes import (
@@ -36,7 +35,7 @@ from orchestrator.jobs.cancel import cancel
 from orchestrator.jobs.rerun import Rerun, rerun
 from orchestrator.jobs.submit import Submitted, submit
 from orchestrator.model.states import JOB_OPEN, JobState, TaskState
-from orchestrator.people.roles import Identity, Permission, Role
+from orchestrator.people.roles import Permission, Role
 from orchestrator.store import queries
 from orchestrator.store.trouble import trouble_of
 from orchestrator.store.writer import Tx
@@ -122,7 +121,7 @@ def list_jobs(
 @needs(Role.VIEWER, of_client=True)
 def show_job(master: MasterDep, who: Who, job_id: RowId) -> JobWithRunsOut:
     with master.engine.connect() as connection:
-        row = _get(connection, who, job_id)
+        row = get_job(connection, who, job_id)
         before, after = queries.runs_before(connection, row["rerun_of"]), queries.reruns_of(connection, job_id)
     return JobWithRunsOut(**row, runs_before=before, reruns=after)
 
@@ -141,7 +140,7 @@ def list_tasks(
     """The job's tasks in the order of its file; `next` is the `after` of the next page. The name of an array is that of
     all its elements."""
     with master.engine.connect() as connection:
-        _get(connection, who, job_id)
+        get_job(connection, who, job_id)
         rows = queries.list_tasks(connection, job_id, limit, after, name, state)
     return Page(items=[TaskOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
 
@@ -151,7 +150,7 @@ def list_tasks(
 def summarise_tasks(master: MasterDep, who: Who, job_id: RowId) -> list[TaskSummaryOut]:
     """How many tasks of which name are in which state, an array as one, in the order of the job file."""
     with master.engine.connect() as connection:
-        _get(connection, who, job_id)
+        get_job(connection, who, job_id)
         return [TaskSummaryOut(**row) for row in queries.summary_of_tasks(connection, job_id)]
 
 
@@ -162,7 +161,7 @@ def list_attempts(
 ) -> Page[AttemptOut]:
     """Every try of every task of the job, newest first: where it ran, how it ended and why."""
     with master.engine.connect() as connection:
-        _get(connection, who, job_id)
+        get_job(connection, who, job_id)
         rows = queries.list_attempts(connection, job_id, limit, before)
     return Page(items=[AttemptOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
 
@@ -172,7 +171,7 @@ def list_attempts(
 def explain(master: MasterDep, who: Who, job_id: RowId) -> ExplanationOut:
     """Why the job is as it is, in plain sentences, and what is expected next."""
     with master.engine.connect() as connection:
-        _get(connection, who, job_id)
+        get_job(connection, who, job_id)
         found = explain_job(connection, job_id, master.clock())
     if found is None:
         raise not_found("job", job_id)
@@ -185,7 +184,7 @@ async def cancel_job(master: MasterDep, who: Who, job_id: RowId, _: Annotated[An
     """Ask the job to stop; its running tasks get TERM, and KILL after their grace."""
 
     def work(tx: Any) -> bool | None:
-        if _find(tx.connection, who, job_id) is None:
+        if find_job(tx.connection, who, job_id) is None:
             return None
         return cancel(tx, job_id, actor=who.actor)
 
@@ -208,25 +207,13 @@ async def rerun_job(
     asked = Rerun(body.from_, body.failed, body.params)
 
     def work(tx: Tx) -> Submitted:
-        job = _get(tx.connection, who, job_id)
+        job = get_job(tx.connection, who, job_id)
         if job["state"] in JOB_OPEN:
             raise Problem(409, "Not ended yet", f"job {job_id} is {job['state']}; wait for its end, or cancel it first")
         return rerun(tx, job_id, asked, actor=who.actor, idempotency_key=idempotency_key)
 
     done = await master.writer.awrite(work)
     return SubmittedOut(id=done.job_id, repeated=done.repeated)
-
-
-def _find(connection: Connection, who: Identity, job_id: int) -> dict[str, Any] | None:
-    """The job, as far as it is there for this caller."""
-    row = queries.get_job(connection, job_id)
-    return row if row is not None and who.sees(row["client"]) else None
-
-
-def _get(connection: Connection, who: Identity, job_id: int) -> dict[str, Any]:
-    if (row := _find(connection, who, job_id)) is None:
-        raise not_found("job", job_id)
-    return row
 
 
 async def _document(request: Request) -> str | bytes | dict[str, Any]:

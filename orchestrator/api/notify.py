@@ -13,8 +13,8 @@ from sqlalchemy import select
 from starlette.responses import Response
 
 from orchestrator.api.auth import Caller, Who, needs
-from orchestrator.api.deps import MasterDep
-from orchestrator.api.problems import PROBLEMS, Problem, not_found
+from orchestrator.api.deps import MasterDep, get_job
+from orchestrator.api.problems import PROBLEMS, Problem
 from orchestrator.api.shapes import Before, Limit, Page, RowId
 from orchestrator.jobs import notify_clients
 from orchestrator.jobs.notify import Notify, Outcome, shown
@@ -23,7 +23,6 @@ from orchestrator.model.tables import Client, Notification, table
 from orchestrator.notify.answers import Undelivered
 from orchestrator.notify.message import trial
 from orchestrator.people.roles import Role
-from orchestrator.store import queries
 from orchestrator.store.writer import Tx
 
 router = APIRouter(prefix="/api/v1", tags=["notifications"], responses=PROBLEMS)
@@ -78,9 +77,7 @@ def list_notifications(
     """Who is told of the job's end, newest first, and what came of it."""
     query = select(notifications).where(notifications.c.job_id == job_id).order_by(notifications.c.id.desc()).limit(limit)
     with master.engine.connect() as connection:
-        job = queries.get_job(connection, job_id)
-        if job is None or not who.sees(job["client"]):
-            raise not_found("job", job_id)
+        get_job(connection, who, job_id)
         rows = connection.execute(query if before is None else query.where(notifications.c.id < before)).mappings().all()
     items = [NotificationOut(**row, to=shown(row["target"])) for row in rows]
     return Page(items=items, next=items[-1].id if len(items) == limit else None)
