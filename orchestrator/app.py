@@ -106,7 +106,7 @@ class Master:
             orphan_grace_s=settings.orphan_grace_s,
         )
         self._reaper = Reaper(self.writer, self.clouds)
-        self._sender = Sender(self.writer, self.engine, self.courier, self.clock, settings.url)
+        self._sender = Sender(self.writer, self.engine, self.courier, self.clock, settings.api_url)
         look_s = settings.look_s
         self._plan = Loop("planner", self._plan_step, look_s=look_s, pace_s=PLAN_PACE_S)
         self._launch = Loop("launcher", self._launcher.step, look_s=look_s)
@@ -283,7 +283,7 @@ def _clock(engine: Engine) -> SteadyClock:
 
 def certificate_pin(settings: Settings) -> str:
     """SHA-256 of the master's certificate, which machines pin; empty without TLS."""
-    if settings.tls_cert is None:
+    if settings.certificate is None:
         return ""
-    der = ssl.PEM_cert_to_DER_cert(settings.tls_cert.read_text())
+    der = ssl.PEM_cert_to_DER_cert(settings.certificate.read_text())
     return hashlib.sha256(der).hexdigest()

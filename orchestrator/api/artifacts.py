@@ -9,20 +9,22 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from orchestrator.api.auth import Caller
-from orchestrator.api.deps import MasterDep
-from orchestrator.api.problems import PROBLEMS, Problem, not_found
+from orchestrator.api.auth import Who, needs
+from orchestrator.api.deps import MasterDep, find_job, get_job
+from orchestrator.api.problems import PROBLEMS, Problem
 from orchestrator.api.shapes import ArtifactOut, Limit, Page, RowId
 from orchestrator.files.base import Missing
+from orchestrator.people.roles import Role
 from orchestrator.store import queries
 
 router = APIRouter(prefix="/api/v1", tags=["artifacts"], responses=PROBLEMS)
 
 
 @router.get("/jobs/{job_id}/artifacts")
+@needs(Role.VIEWER, of_client=True)
 def list_artifacts(
     master: MasterDep,
-    _: Caller,
+    who: Who,
     job_id: RowId,
     limit: Limit = 1000,
     after: Annotated[int, Query(ge=0, lt=1 << 62)] = 0,
@@ -31,8 +33,7 @@ def list_artifacts(
 ) -> Page[ArtifactOut]:
     """What the job's tasks left, in the order it was stored; `next` is the `after` of the next page."""
     with master.engine.connect() as connection:
-        if queries.get_job(connection, job_id) is None:
-            raise not_found("job", job_id)
+        get_job(connection, who, job_id)
         rows = queries.list_artifacts(connection, job_id, limit, after, task, every)
     return Page(items=[ArtifactOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
 
@@ -42,11 +43,13 @@ def list_artifacts(
     response_class=StreamingResponse,
     responses={200: {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}},
 )
-def download(master: MasterDep, _: Caller, artifact_id: RowId) -> StreamingResponse:
+@needs(Role.VIEWER, of_client=True)
+def download(master: MasterDep, who: Who, artifact_id: RowId) -> StreamingResponse:
     """The file itself; its SHA-256 is the `ETag`."""
     with master.engine.connect() as connection:
         row = queries.get_artifact(connection, artifact_id)
-    if row is None:
+        seen = row is not None and find_job(connection, who, row["job_id"]) is not None
+    if row is None or not seen:
         raise Problem(404, "Not found", f"there is no artifact {artifact_id}; see `orchestrator job artifacts JOB`")
     try:
         pieces = master.files.read(row["attempt_id"], row["path"])

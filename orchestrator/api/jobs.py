@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Body, Header, Query, Request, Security
+from fastapi import APIRouter, Body, Header, Query, Request
 from fastapi.responses import Response
 
-from orchestrator.api.auth import Caller, authenticated, bearer
-from orchestrator.api.deps import MasterDep
-from orchestrator.api.problems import PROBLEMS, Problem, answer_to, not_found
+from orchestrator.api.auth import Who, authenticated, needs, permit, permit_adding
+from orchestrator.api.deps import MasterDep, find_job, get_job
+from orchestrator.api.problems import PROBLEMS, FieldProblem, Problem, answer_to, not_found
+from orchestrator.api.record import address_of
 from orchestrator.api.shapes import (
     AttemptOut,
     Before,
@@ -34,6 +35,7 @@ from orchestrator.jobs.cancel import cancel
 from orchestrator.jobs.rerun import Rerun, rerun
 from orchestrator.jobs.submit import Submitted, submit
 from orchestrator.model.states import JOB_OPEN, JobState, TaskState
+from orchestrator.people.roles import Permission, Role
 from orchestrator.store import queries
 from orchestrator.store.trouble import trouble_of
 from orchestrator.store.writer import Tx
@@ -41,6 +43,7 @@ from orchestrator.store.writer import Tx
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], responses=PROBLEMS)
 LARGEST_FILE = 16 << 20
 LONGEST_KEY = 200
+MAY_SUBMIT = Permission(Role.OPERATOR, of_client=True)
 TaskName = Annotated[
     str | None, Query(max_length=120, description="the task's name, an element's such as shard[3]; none where it is alone")
 ]
@@ -63,7 +66,8 @@ _call = {
 }
 
 
-@router.post("", status_code=201, response_model=SubmittedOut, openapi_extra=_call, dependencies=[Security(bearer)])
+@router.post("", status_code=201, response_model=SubmittedOut, openapi_extra=_call)
+@needs(MAY_SUBMIT.role, of_client=MAY_SUBMIT.of_client)
 async def submit_job(request: Request) -> Response:
     """Submit a job file. With an `Idempotency-Key`, asking again gives the same job."""
     # A plain handler, to which `api.http` leads straight: the framework's own way costs as much as the whole submission.
@@ -79,22 +83,29 @@ async def submit_job(request: Request) -> Response:
 
 async def _submitted(request: Request) -> Response:
     master: Master = request.app.state.master
-    actor = authenticated(request)
+    who = await authenticated(request)
+    permit(who, MAY_SUBMIT)
+    permit_adding(request)
     key = request.headers.get("idempotency-key")
     if key is not None and len(key) > LONGEST_KEY:
         raise Problem(422, "The request is not valid", f"Idempotency-Key may have {LONGEST_KEY} characters; shorten it")
     job = spec.parse(await _document(request))
+    if not who.sees(job.client):
+        told = f"{who.actor} is limited to client {who.client}; write client: {who.client}"
+        raise Problem(403, "Not allowed", told, [FieldProblem(path="client", message=told)])
+    origin = f"from {address_of(request.scope)}"
     reach("submit.before_write")
-    done = await master.writer.awrite(lambda tx: submit(tx, job, actor=actor, idempotency_key=key))
+    done = await master.writer.awrite(lambda tx: submit(tx, job, actor=who.actor, idempotency_key=key, origin=origin))
     reach("submit.before_answer")
     body = orjson.dumps({"id": done.job_id, "repeated": done.repeated})
     return Response(body, 200 if done.repeated else 201, media_type="application/json")
 
 
 @router.get("")
+@needs(Role.VIEWER, of_client=True)
 def list_jobs(
     master: MasterDep,
-    _: Caller,
+    who: Who,
     limit: Limit = 50,
     before: Before = None,
     state: JobState | None = None,
@@ -102,24 +113,24 @@ def list_jobs(
 ) -> Page[JobOut]:
     """Jobs, newest first."""
     with master.engine.connect() as connection:
-        rows = queries.list_jobs(connection, limit, before, state, client)
+        rows = queries.list_jobs(connection, limit, before, state, client, who.client)
     return Page(items=[JobOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
 
 
 @router.get("/{job_id}")
-def show_job(master: MasterDep, _: Caller, job_id: RowId) -> JobWithRunsOut:
+@needs(Role.VIEWER, of_client=True)
+def show_job(master: MasterDep, who: Who, job_id: RowId) -> JobWithRunsOut:
     with master.engine.connect() as connection:
-        row = queries.get_job(connection, job_id)
-        if row is None:
-            raise not_found("job", job_id)
+        row = get_job(connection, who, job_id)
         before, after = queries.runs_before(connection, row["rerun_of"]), queries.reruns_of(connection, job_id)
     return JobWithRunsOut(**row, runs_before=before, reruns=after)
 
 
 @router.get("/{job_id}/tasks")
+@needs(Role.VIEWER, of_client=True)
 def list_tasks(
     master: MasterDep,
-    _: Caller,
+    who: Who,
     job_id: RowId,
     limit: Limit = 1000,
     after: Annotated[int, Query(ge=0, lt=1 << 62)] = 0,
@@ -129,37 +140,38 @@ def list_tasks(
     """The job's tasks in the order of its file; `next` is the `after` of the next page. The name of an array is that of
     all its elements."""
     with master.engine.connect() as connection:
-        if queries.get_job(connection, job_id) is None:
-            raise not_found("job", job_id)
+        get_job(connection, who, job_id)
         rows = queries.list_tasks(connection, job_id, limit, after, name, state)
     return Page(items=[TaskOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
 
 
 @router.get("/{job_id}/tasks/summary")
-def summarise_tasks(master: MasterDep, _: Caller, job_id: RowId) -> list[TaskSummaryOut]:
+@needs(Role.VIEWER, of_client=True)
+def summarise_tasks(master: MasterDep, who: Who, job_id: RowId) -> list[TaskSummaryOut]:
     """How many tasks of which name are in which state, an array as one, in the order of the job file."""
     with master.engine.connect() as connection:
-        if queries.get_job(connection, job_id) is None:
-            raise not_found("job", job_id)
+        get_job(connection, who, job_id)
         return [TaskSummaryOut(**row) for row in queries.summary_of_tasks(connection, job_id)]
 
 
 @router.get("/{job_id}/attempts")
+@needs(Role.VIEWER, of_client=True)
 def list_attempts(
-    master: MasterDep, _: Caller, job_id: RowId, limit: Limit = 1000, before: Before = None
+    master: MasterDep, who: Who, job_id: RowId, limit: Limit = 1000, before: Before = None
 ) -> Page[AttemptOut]:
     """Every try of every task of the job, newest first: where it ran, how it ended and why."""
     with master.engine.connect() as connection:
-        if queries.get_job(connection, job_id) is None:
-            raise not_found("job", job_id)
+        get_job(connection, who, job_id)
         rows = queries.list_attempts(connection, job_id, limit, before)
     return Page(items=[AttemptOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
 
 
 @router.get("/{job_id}/explain")
-def explain(master: MasterDep, _: Caller, job_id: RowId) -> ExplanationOut:
+@needs(Role.VIEWER, of_client=True)
+def explain(master: MasterDep, who: Who, job_id: RowId) -> ExplanationOut:
     """Why the job is as it is, in plain sentences, and what is expected next."""
     with master.engine.connect() as connection:
+        get_job(connection, who, job_id)
         found = explain_job(connection, job_id, master.clock())
     if found is None:
         raise not_found("job", job_id)
@@ -167,13 +179,14 @@ def explain(master: MasterDep, _: Caller, job_id: RowId) -> ExplanationOut:
 
 
 @router.post("/{job_id}/cancel")
-async def cancel_job(master: MasterDep, caller: Caller, job_id: RowId, _: Annotated[Any, Body()] = None) -> CancelOut:
+@needs(Role.OPERATOR, of_client=True)
+async def cancel_job(master: MasterDep, who: Who, job_id: RowId, _: Annotated[Any, Body()] = None) -> CancelOut:
     """Ask the job to stop; its running tasks get TERM, and KILL after their grace."""
 
     def work(tx: Any) -> bool | None:
-        if queries.get_job(tx.connection, job_id) is None:
+        if find_job(tx.connection, who, job_id) is None:
             return None
-        return cancel(tx, job_id, actor=caller)
+        return cancel(tx, job_id, actor=who.actor)
 
     done = await master.writer.awrite(work)
     if done is None:
@@ -182,9 +195,10 @@ async def cancel_job(master: MasterDep, caller: Caller, job_id: RowId, _: Annota
 
 
 @router.post("/{job_id}/rerun", status_code=201)
+@needs(Role.OPERATOR, of_client=True)
 async def rerun_job(
     master: MasterDep,
-    caller: Caller,
+    who: Who,
     job_id: RowId,
     body: RerunIn,
     idempotency_key: Annotated[str | None, Header(max_length=LONGEST_KEY)] = None,
@@ -193,12 +207,10 @@ async def rerun_job(
     asked = Rerun(body.from_, body.failed, body.params)
 
     def work(tx: Tx) -> Submitted:
-        job = queries.get_job(tx.connection, job_id)
-        if job is None:
-            raise not_found("job", job_id)
+        job = get_job(tx.connection, who, job_id)
         if job["state"] in JOB_OPEN:
             raise Problem(409, "Not ended yet", f"job {job_id} is {job['state']}; wait for its end, or cancel it first")
-        return rerun(tx, job_id, asked, actor=caller, idempotency_key=idempotency_key)
+        return rerun(tx, job_id, asked, actor=who.actor, idempotency_key=idempotency_key)
 
     done = await master.writer.awrite(work)
     return SubmittedOut(id=done.job_id, repeated=done.repeated)

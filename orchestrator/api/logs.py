@@ -13,15 +13,16 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from orchestrator.api.auth import Caller
-from orchestrator.api.deps import MasterDep
+from orchestrator.api.auth import Who, needs
+from orchestrator.api.deps import MasterDep, get_job
 from orchestrator.api.events import KEEP_ALIVE_S
 from orchestrator.api.follow import Follower, News
-from orchestrator.api.problems import PROBLEMS, Problem, not_found
+from orchestrator.api.problems import PROBLEMS, Problem
 from orchestrator.api.shapes import RowId
 from orchestrator.app import Master
 from orchestrator.files import reading
 from orchestrator.model.states import AttemptState
+from orchestrator.people.roles import Identity, Role
 from orchestrator.store import queries
 from orchestrator.store.trouble import trouble_of
 
@@ -56,9 +57,10 @@ class LogMatches(BaseModel):
     response_model=None,
     responses={200: {"content": {"text/plain": {}, "application/json": {"schema": LogMatches.model_json_schema()}}}},
 )
+@needs(Role.VIEWER, of_client=True)
 def read_log(
     master: MasterDep,
-    _: Caller,
+    who: Who,
     job_id: RowId,
     task: TaskName = None,
     attempt: Number = None,
@@ -75,9 +77,9 @@ def read_log(
 
     `X-Log-Size` says how much there is, `X-Log-Offset` where this piece begins, `X-Log-Attempt` of which attempt."""
     if search is not None:
-        found = _found(master, job_id, task, attempt, search, min(limit, 1000), after)
+        found = _found(master, who, job_id, task, attempt, search, min(limit, 1000), after)
         return Response(found.model_dump_json(), media_type="application/json")
-    chosen = _chosen(master, job_id, task)
+    chosen = _chosen(master, who, job_id, task)
     tried = _attempt(master, job_id, chosen["name"], attempt)
     id_ = tried["id"] if tried else 0
     size = master.logs.size(id_) if id_ else 0
@@ -102,9 +104,10 @@ def read_log(
     response_class=StreamingResponse,
     responses={200: {"content": {"text/event-stream": {}}}},
 )
+@needs(Role.VIEWER, of_client=True)
 async def follow_logs(
     master: MasterDep,
-    _: Caller,
+    who: Who,
     job_id: RowId,
     task: TaskName = None,
     attempt: Number = None,
@@ -121,7 +124,7 @@ async def follow_logs(
 
     `begin`: the newest attempt there is (`newest`); `log`: bytes of one attempt (`task`, `attempt`, `number`, `offset`,
     `data` in base64); `attempt`: it has ended, and this was its whole log; `end`: so has the job."""
-    await run_in_threadpool(_must_be_there, master, job_id, task)
+    await run_in_threadpool(_must_be_there, master, who, job_id, task)
     offsets = {int(id_): int(offset) for id_, _, offset in (item.partition(":") for item in at)}
     lines = _lines(Follower(master, job_id, task, attempt, since=since, offsets=offsets), follow)
     return StreamingResponse(lines, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
@@ -148,10 +151,9 @@ async def _lines(follower: Follower, follow: bool) -> AsyncIterator[bytes]:
     yield b"event: end\ndata: %s\n\n" % orjson.dumps({"state": follower.state})
 
 
-def _must_be_there(master: Master, job_id: int, task: str | None) -> None:
+def _must_be_there(master: Master, who: Identity, job_id: int, task: str | None) -> None:
     with master.engine.connect() as connection:
-        if queries.get_job(connection, job_id) is None:
-            raise not_found("job", job_id)
+        get_job(connection, who, job_id)
         if task is not None and not queries.list_tasks(connection, job_id, 1, name=task):
             raise _no_task(job_id, task)
 
@@ -164,11 +166,9 @@ def _event(news: News) -> bytes:
     return b"event: log\ndata: %s\n\n" % orjson.dumps({**told, "data": base64.b64encode(news.data).decode()})
 
 
-def _chosen(master: Master, job_id: int, task: str | None) -> dict[str, Any]:
+def _chosen(master: Master, who: Identity, job_id: int, task: str | None) -> dict[str, Any]:
     with master.engine.connect() as connection:
-        job = queries.get_job(connection, job_id)
-        if job is None:
-            raise not_found("job", job_id)
+        job = get_job(connection, who, job_id)
         chosen = queries.list_tasks(connection, job_id, 10, name=task)
     if not chosen:
         raise _no_task(job_id, task)
@@ -187,9 +187,9 @@ def _attempt(master: Master, job_id: int, task: str, number: int | None) -> dict
 
 
 def _found(
-    master: Master, job_id: int, task: str | None, number: int | None, text: str, most: int, after: int
+    master: Master, who: Identity, job_id: int, task: str | None, number: int | None, text: str, most: int, after: int
 ) -> LogMatches:
-    _must_be_there(master, job_id, task)
+    _must_be_there(master, who, job_id, task)
     with master.engine.connect() as connection:
         rows = queries.last_attempts(connection, job_id, task, number)
     items: list[LogMatch] = []

@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 from starlette.responses import Response
 
-from orchestrator.api.auth import Caller
-from orchestrator.api.deps import MasterDep
-from orchestrator.api.problems import PROBLEMS, Problem, not_found
+from orchestrator.api.auth import Caller, Who, needs
+from orchestrator.api.deps import MasterDep, get_job
+from orchestrator.api.problems import PROBLEMS, Problem
 from orchestrator.api.shapes import Before, Limit, Page, RowId
 from orchestrator.jobs import notify_clients
 from orchestrator.jobs.notify import Notify, Outcome, shown
@@ -22,7 +22,7 @@ from orchestrator.jobs.spec import Name
 from orchestrator.model.tables import Client, Notification, table
 from orchestrator.notify.answers import Undelivered
 from orchestrator.notify.message import trial
-from orchestrator.store import queries
+from orchestrator.people.roles import Role
 from orchestrator.store.writer import Tx
 
 router = APIRouter(prefix="/api/v1", tags=["notifications"], responses=PROBLEMS)
@@ -70,45 +70,50 @@ class TrialOut(BaseModel):
 
 
 @router.get("/jobs/{job_id}/notifications")
+@needs(Role.VIEWER, of_client=True)
 def list_notifications(
-    master: MasterDep, _: Caller, job_id: RowId, limit: Limit = 100, before: Before = None
+    master: MasterDep, who: Who, job_id: RowId, limit: Limit = 100, before: Before = None
 ) -> Page[NotificationOut]:
     """Who is told of the job's end, newest first, and what came of it."""
     query = select(notifications).where(notifications.c.job_id == job_id).order_by(notifications.c.id.desc()).limit(limit)
     with master.engine.connect() as connection:
-        if queries.get_job(connection, job_id) is None:
-            raise not_found("job", job_id)
+        get_job(connection, who, job_id)
         rows = connection.execute(query if before is None else query.where(notifications.c.id < before)).mappings().all()
     items = [NotificationOut(**row, to=shown(row["target"])) for row in rows]
     return Page(items=items, next=items[-1].id if len(items) == limit else None)
 
 
 @router.get("/clients/{name}/notify")
-def list_wishes(master: MasterDep, _: Caller, name: ClientName) -> Page[WishOut]:
+@needs(Role.VIEWER, of_client=True)
+def list_wishes(master: MasterDep, who: Who, name: ClientName) -> Page[WishOut]:
     """Who hears of every job of the client, besides those that its job files name."""
     with master.engine.connect() as connection:
         row = connection.execute(select(clients.c.notify).where(clients.c.name == name)).first()
-    if row is None:
+    if row is None or not who.sees(name):
         raise _no_client(name)
     return Page(items=[_wish(entry) for entry in row.notify or []])
 
 
 @router.post("/clients/{name}/notify", status_code=201)
-async def add_wish(master: MasterDep, caller: Caller, name: ClientName, body: Notify) -> WishOut:
+@needs(Role.OPERATOR, of_client=True)
+async def add_wish(master: MasterDep, who: Who, name: ClientName, body: Notify) -> WishOut:
     """Let a place hear of every job of the client from now on, those that run already among them."""
+    if not who.sees(name):
+        raise _no_client(name)
     try:
-        entry = await master.writer.awrite(lambda tx: notify_clients.add(tx, name, body, actor=caller))
+        entry = await master.writer.awrite(lambda tx: notify_clients.add(tx, name, body, actor=who.actor))
     except notify_clients.ListFull as error:
         raise Problem(409, "The list is full", str(error)) from error
     return _wish(entry)
 
 
 @router.delete("/clients/{name}/notify/{number}", status_code=204)
-async def remove_wish(master: MasterDep, caller: Caller, name: ClientName, number: RowId) -> Response:
+@needs(Role.OPERATOR, of_client=True)
+async def remove_wish(master: MasterDep, who: Who, name: ClientName, number: RowId) -> Response:
     """What is on its way already is still sent."""
 
     def work(tx: Tx) -> bool:
-        return notify_clients.remove(tx, name, number, actor=caller)
+        return who.sees(name) and notify_clients.remove(tx, name, number, actor=who.actor)
 
     if not await master.writer.awrite(work):
         detail = f"{name} has no notification {number}; see `orchestrator client notify {name} list`"
@@ -117,6 +122,7 @@ async def remove_wish(master: MasterDep, caller: Caller, name: ClientName, numbe
 
 
 @router.get("/notify/secret")
+@needs(Role.ADMIN)
 def show_secret(
     master: MasterDep,
     _: Caller,
@@ -130,6 +136,7 @@ def show_secret(
 
 
 @router.post("/notify/test")
+@needs(Role.OPERATOR)
 async def send_trial(master: MasterDep, _: Caller, body: TrialIn) -> TrialOut:
     """Send a trial message now, once, and say what came of it."""
     now = master.clock()

@@ -39,8 +39,19 @@ class ProblemDetails(BaseModel):
 class Problem(Exception):
     """Raise it anywhere below an endpoint."""
 
-    def __init__(self, status: int, title: str, detail: str, errors: list[FieldProblem] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        errors: list[FieldProblem] | None = None,
+        *,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(detail)
+        self.headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+        if retry_after_s is not None:
+            self.headers["Retry-After"] = str(math.ceil(retry_after_s))
         self.body = ProblemDetails(title=title, status=status, detail=detail, errors=errors or [])
 
 
@@ -103,8 +114,7 @@ def answer_to(error: Problem | SpecError | StoreTrouble) -> JSONResponse:
         body = ProblemDetails(title=title, status=status_of(error), detail=str(error))
         return answer(body, {"Retry-After": str(error.retry_after_s)})
     if isinstance(error, Problem):
-        headers = {"WWW-Authenticate": "Bearer"} if error.body.status == 401 else None
-        return answer(error.body, headers)
+        return answer(error.body, error.headers)
     errors = [FieldProblem(path=path, message=message) for path, message in error.problems]
     return answer(ProblemDetails(title="The job file is refused", status=422, detail=str(error), errors=errors))
 

@@ -19,6 +19,7 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="most items of one page"
 Before = Annotated[
     int | None, Query(ge=1, lt=1 << 62, description="only items with a smaller id: the cursor of the last page")
 ]
+NO_NUL = r"^[^\x00]*$"  # PostgreSQL keeps no text with one in it
 RowId = Annotated[int, Field(ge=1, lt=1 << 62)]
 
 

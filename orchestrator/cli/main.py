@@ -5,17 +5,25 @@ A new one is one line here: `app.command(NAME)(function)`, or `command(app, NAME
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import Annotated
+
 import typer
 
-from orchestrator.cli import clouds, jobs, nodes, notify, pools
+from orchestrator.cli import clouds, jobs, nodes, notify, pools, tokens, users
 from orchestrator.cli.audit import audit
 from orchestrator.cli.demo import demo
 from orchestrator.cli.doctor import doctor
-from orchestrator.cli.events import events
+from orchestrator.cli.events import audit_log, events
 from orchestrator.cli.session import ConfigFile, command, load_settings
 from orchestrator.cli.simulate import simulate
 from orchestrator.cli.submit import submit
 from orchestrator.cli.upkeep import backup, migrate, on_the_database, restore
+
+
+class Tls(StrEnum):
+    SELF_SIGNED = "self-signed"
+
 
 STATUS = (
     "Exit status: 0 done, 1 the audit or the doctor found trouble, or a trial message did not arrive, 2 refused or used "
@@ -34,9 +42,12 @@ def _root() -> None:
 
 @app.command()
 @on_the_database
-def serve(config: ConfigFile = None) -> None:
+def serve(
+    config: ConfigFile = None,
+    tls: Annotated[Tls | None, typer.Option(help="make a certificate and serve HTTPS with it")] = None,
+) -> None:
     """Run the master."""
-    settings = load_settings(config)
+    settings = load_settings(config, tls=tls)
     from orchestrator.cli import serve as server
 
     server.run(settings)
@@ -52,12 +63,15 @@ app.add_typer(nodes.app, name="node")
 app.add_typer(clouds.app, name="cloud")
 app.add_typer(notify.clients, name="client")
 app.add_typer(notify.app, name="notify")
+app.add_typer(users.app, name="user")
+app.add_typer(tokens.app, name="token")
 command(app, "doctor")(doctor)
 command(app, "audit")(audit)
 app.command("backup")(backup)
 app.command("restore")(restore)
 app.command("migrate")(migrate)
 command(app, "events")(events)
+command(app, "audit-log")(audit_log)
 
 
 def main() -> None:

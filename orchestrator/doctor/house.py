@@ -103,15 +103,16 @@ def installation(engine: Engine) -> str | None:
 
 def certificate(settings: Settings, now: datetime) -> Iterator[Finding]:
     """Whether the master's own certificate fits its key, and how long it holds."""
-    if settings.tls_cert is None:
+    path = settings.certificate
+    if path is None or (settings.tls and not path.exists()):  # the first start makes it
         return
     fix = "renew it; machines that are up trust only the old one, so let them end first"
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
-        yield expiry(settings.tls_cert.read_text(), str(settings.tls_cert), now, fix)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path, settings.certificate_key)
+        yield expiry(path.read_text(), str(path), now, fix)
     except (OSError, ValueError) as error:  # an SSLError is an OSError
         fix = "name a certificate and its key, both PEM, as tls_cert and tls_key"
-        yield Finding("certificate", Verdict.WRONG, f"{settings.tls_cert} cannot be used: {error}; {fix}")
+        yield Finding("certificate", Verdict.WRONG, f"{path} cannot be used: {error}; {fix}")
 
 
 def answers(url: str) -> Iterator[Finding]:
@@ -148,7 +149,7 @@ def reachable_from(url: str, endpoint: str) -> Iterator[Finding]:
     else:
         yield Finding(subject, Verdict.OK, f"its machines are told to call {url}")
     if urlsplit(url).scheme == "http" and not local_cloud:
-        fix = "set tls_cert and tls_key, or put TLS before it"
+        fix = "set tls_cert and tls_key (or tls = 'self-signed'), or put TLS before it"
         yield Finding("tls", Verdict.WARNING, f"{url} is not encrypted: who listens in between reads the jobs; {fix}")
 
 

@@ -45,9 +45,9 @@ class Rerun:
 
 def rerun(tx: Tx, job_id: int, asked: Rerun, *, actor: str, idempotency_key: str | None = None) -> Submitted:
     """A new job that does an ended one again. Raises SpecError; nothing is created then."""
-    if (earlier := earlier_with(tx, idempotency_key)) is not None:
-        return earlier
     old = tx.connection.execute(select(jobs).where(jobs.c.id == job_id)).one()
+    if (earlier := earlier_with(tx, idempotency_key, _client(tx, old.client_id))) is not None:
+        return earlier
     rows = tx.connection.execute(select(tasks).where(tasks.c.job_id == job_id).order_by(tasks.c.id)).all()
     edges = [
         (row.task_id, row.needs_id)

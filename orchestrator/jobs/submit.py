@@ -44,20 +44,22 @@ class Submitted:
     repeated: bool = False
 
 
-def submit(tx: Tx, spec: JobSpec, *, actor: str, idempotency_key: str | None = None) -> Submitted:
+def submit(
+    tx: Tx, spec: JobSpec, *, actor: str, idempotency_key: str | None = None, origin: str | None = None
+) -> Submitted:
     """Store a job with its tasks, open what it deploys at once, and wake who can run it.
 
-    The same idempotency key gives the job of the first call. Raises SpecError for a pool or size that is not there;
-    nothing is created then.
+    The same idempotency key gives the client's job of the first call. Raises SpecError for a pool or size that is not
+    there; nothing is created then. `origin` says where the call came from.
     """
-    if (earlier := earlier_with(tx, idempotency_key)) is not None:
+    if (earlier := earlier_with(tx, idempotency_key, spec.client)) is not None:
         return earlier
     known = _pools_named_in(tx.connection, spec)
     _check_against_pools(spec, known)
     made, edges = graph.stored(spec.tasks)
     job_id = _store_job(tx, spec, actor, idempotency_key, len(made))
     ready, undecided = _store_tasks(tx, spec, job_id, known, made, edges)
-    tx.record("job", job_id, None, JobState.QUEUED, "submitted", None, actor, {"job_id": job_id})
+    tx.record("job", job_id, None, JobState.QUEUED, "submitted", origin, actor, {"job_id": job_id})
     target = _placed(spec.asked, spec, job_id, known)
     if progress.deploys(target):
         progress.open_deployment(tx, job_id, None, target)
@@ -65,12 +67,15 @@ def submit(tx: Tx, spec: JobSpec, *, actor: str, idempotency_key: str | None = N
     return Submitted(job_id)
 
 
-def earlier_with(tx: Tx, idempotency_key: str | None) -> Submitted | None:
-    """The job that was made with this key before."""
+def earlier_with(tx: Tx, idempotency_key: str | None, client: str) -> Submitted | None:
+    """The client's job that was made with this key before. Raises SpecError where it is another client's."""
     if idempotency_key is None:
         return None
-    found = tx.connection.execute(select(jobs.c.id).where(jobs.c.idempotency_key == idempotency_key)).scalar()
-    return None if found is None else Submitted(found, repeated=True)
+    query = select(jobs.c.id, clients.c.name).join(clients, clients.c.id == jobs.c.client_id)
+    found = tx.connection.execute(query.where(jobs.c.idempotency_key == idempotency_key)).first()
+    if found is not None and found.name != client:
+        raise SpecError([("client", "this Idempotency-Key belongs to a job of another client; use another key")])
+    return None if found is None else Submitted(found.id, repeated=True)
 
 
 def scoped_token(client: str, token: str, job_id: int) -> str:
@@ -111,7 +116,7 @@ def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None, t
         tx.connection,
         {
             "name": spec.name,
-            "client_id": _client_id(tx, spec.client),
+            "client_id": client_id(tx, spec.client),
             "spec": spec.model_dump(mode="json", exclude_defaults=True, exclude={"tasks"}),
             "operation": spec.asked.operation,
             "params": spec.params,
@@ -133,7 +138,8 @@ def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None, t
     return job_id
 
 
-def _client_id(tx: Tx, name: str) -> int:
+def client_id(tx: Tx, name: str) -> int:
+    """The client of this name, made where there is none yet."""
     if found := _client_by_name.rows(tx.connection, {"name": name}):
         return int(found[0].id)
     return int(

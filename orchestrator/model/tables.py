@@ -492,6 +492,9 @@ class Node(SQLModel, table=True):
     end_reason: str | None = None
 
 
+_REQUEST = text("subject = 'request'")
+
+
 class Event(SQLModel, table=True):
     """Append-only: what happened to what, why, who did it, when."""
 
@@ -499,6 +502,7 @@ class Event(SQLModel, table=True):
         Index("ix_event_job", "job_id", "id"),
         _index_of_set("ix_event_node", "node_id", "id"),
         _index_of_set("ix_event_pool", "pool_id", "id"),
+        Index("ix_event_request", "id", sqlite_where=_REQUEST, postgresql_where=_REQUEST),
     )
 
     id: int = _id()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, case, func, or_, select
+from sqlalchemy import Connection, Select, case, func, literal_column, or_, select
 
 from orchestrator.model.states import NODE_LIVE, TASK_ENDED, AttemptState, TaskState
 from orchestrator.model.tables import Artifact, Attempt, Client, Deployment, Event, Job, Launch, Node, Pool, Task, table
@@ -22,13 +22,20 @@ ALLOWED = (
 
 
 def list_jobs(
-    connection: Connection, limit: int, before: int | None, state: str | None = None, client: str | None = None
+    connection: Connection,
+    limit: int,
+    before: int | None,
+    state: str | None = None,
+    client: str | None = None,
+    only_client: str | None = None,
 ) -> Rows:
+    """`client` is what is asked for, `only_client` what the caller may see at all."""
     query = _jobs()
     if state is not None:
         query = query.where(jobs.c.state == state)
-    if client is not None:
-        query = query.where(clients.c.name == client)
+    for name in (client, only_client):
+        if name is not None:
+            query = query.where(clients.c.name == name)
     return _page(connection, query, jobs.c.id, limit, before)
 
 
@@ -189,15 +196,37 @@ def machine_of(connection: Connection, node_id: int) -> dict[str, Any] | None:
     return _one(connection, query.join(launches, launches.c.id == nodes.c.launch_id).where(nodes.c.id == node_id))
 
 
-def list_events(connection: Connection, limit: int, before: int | None, after: int | None, **links: int | None) -> Rows:
-    """Newest first; with `after`, oldest first from there, to catch up."""
+def list_events(
+    connection: Connection,
+    limit: int,
+    before: int | None,
+    after: int | None,
+    *,
+    actor: str | None = None,
+    requests: bool = False,
+    only_client_id: int | None = None,
+    **links: int | None,
+) -> Rows:
+    """Newest first; with `after`, oldest first from there, to catch up. `requests`: only calls on record; `only_client_id`:
+    only what happened to this client's jobs."""
     query = select(events)
+    if actor is not None:
+        query = query.where(events.c.actor == actor)
+    if requests:
+        query = query.where(events.c.subject == literal_column("'request'"))  # as it stands in the index
+    if only_client_id is not None:
+        query = query.join(jobs, jobs.c.id == events.c.job_id).where(jobs.c.client_id == only_client_id)
     for name, value in links.items():
         if value is not None:
             query = query.where(events.c[name] == value)
     if after is not None:
         return _all(connection, query.where(events.c.id > after).order_by(events.c.id).limit(limit))
     return _page(connection, query, events.c.id, limit, before)
+
+
+def jobs_of_client(connection: Connection, client_id: int, job_ids: Collection[int]) -> set[int]:
+    """Which of these jobs are the client's."""
+    return set(connection.execute(select(jobs.c.id).where(jobs.c.client_id == client_id, jobs.c.id.in_(job_ids))).scalars())
 
 
 def _attempts_of(job_id: int, task: str | None, number: int | None) -> Select[Any]:

@@ -70,6 +70,8 @@ def upgrade() -> None:
     op.create_index('ix_task_queue', 'task', ['state', 'token', sa.text('priority DESC'), 'turn', 'id'])
     only = sa.text('rerun_of IS NOT NULL')
     op.create_index('ix_job_rerun_of', 'job', ['rerun_of'], sqlite_where=only, postgresql_where=only)
+    requests = sa.text("subject = 'request'")
+    op.create_index('ix_event_request', 'event', ['id'], sqlite_where=requests, postgresql_where=requests)
     of_templates()
     of_people()
     op.create_table('artifact', key(),
@@ -151,6 +153,7 @@ def downgrade() -> None:
     for table in TABLES:
         op.drop_table(table)
     op.drop_index('ix_job_rerun_of', 'job')
+    op.drop_index('ix_event_request', 'event')
     op.drop_index('ix_task_queue', 'task')
     for table, column in reversed(columns()):
         op.drop_column(table, column.name)
