@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test simulate simulate-mutants check format bench test-boot test-openstack test-restart kill-demo lock wheel \
+.PHONY: help setup demo serve test simulate soak simulate-mutants check format bench test-boot test-openstack test-restart kill-demo lock wheel \
   clean
 
 help: ## show this list
@@ -41,6 +41,10 @@ SEEDS ?= 1000
 START ?= 0
 simulate: setup ## the control code and agents under virtual time and faults: SEEDS=1000 START=0
 	$(BIN)/orchestrator simulate --seeds $(SEEDS) --start $(START)
+
+DAYS  ?= 30
+soak: setup ## one simulated installation that lives for DAYS=30, with faults that come and go (SEED)
+	$(BIN)/orchestrator simulate --days $(DAYS) --seed $(SEED)
 
 simulate-mutants: setup ## each guard switched off in turn: the simulation must notice every one
 	$(BIN)/orchestrator simulate --mutants

@@ -1,6 +1,7 @@
 """A job of 10,000 tasks in one call, on both databases: how long it takes, what others wait meanwhile, how fast it is read.
 
-Floors: 5 s for the submission; 0.5 s for the longest wait of a small job that is submitted meanwhile; 0.3 s for the slowest page.
+Floors: 5 s for the submission, 0.5 s for the longest wait of a small job that is submitted meanwhile, 0.3 s for the slowest
+page.
 """
 
 from __future__ import annotations

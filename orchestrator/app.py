@@ -13,8 +13,8 @@ from typing import IO, Any
 import structlog
 from sqlalchemy import Engine, func, select
 
+from orchestrator.agents.artifacts import ArtifactIntake, Limits
 from orchestrator.agents.endpoints import AgentEndpoints
-from orchestrator.agents.logs import LogStore
 from orchestrator.agents.package import agent_package
 from orchestrator.agents.sessions import Sessions
 from orchestrator.agents.waiters import Waiters
@@ -22,6 +22,8 @@ from orchestrator.clock import Clock, SteadyClock
 from orchestrator.clouds import Clouds
 from orchestrator.doctor.examine import Doctor
 from orchestrator.faultpoints import reach
+from orchestrator.files.opening import open_stores
+from orchestrator.files.retention import LOOK_S, Retention
 from orchestrator.fleet import deadlines, planner
 from orchestrator.fleet.bootstrap import BootstrapParams, render_command, render_user_data
 from orchestrator.fleet.launcher import Launcher
@@ -30,8 +32,10 @@ from orchestrator.fleet.reaper import Reaper
 from orchestrator.fleet.secrets import enrolment_secret, load_key
 from orchestrator.fleet.watcher import Watcher
 from orchestrator.jobs.due import wake_due
-from orchestrator.model.states import LaunchState, NodeState
+from orchestrator.model.states import LaunchState, NodeState, NotificationState
 from orchestrator.model.tables import Event, Node, table
+from orchestrator.notify.courier import Courier
+from orchestrator.notify.sender import Sender
 from orchestrator.settings import Settings
 from orchestrator.store.engine import lock_sqlite, open_engine
 from orchestrator.store.installation import installation_id
@@ -66,7 +70,7 @@ class Master:
         self.key = load_key(settings.data_dir / "master.key")
         self.clouds = Clouds(settings.clouds, self.installation)
         self.doctor = Doctor(settings, self.clouds, self.engine, clock)
-        self.logs = LogStore(settings.data_dir / "logs", int(settings.log_limit_mb * 1e6))
+        self.logs, self.files = open_stores(settings, self.installation)
         self.sessions = Sessions(self.engine)
         self.waiters = Waiters()
         self.stream = EventStream()
@@ -75,14 +79,20 @@ class Master:
             self.sessions,
             self.waiters,
             self.logs,
+            self._artifact_intake(),
             clock,
             key=self.key,
             installation=self.installation,
         )
+        self.courier = Courier(settings, self.key, self.installation)
         self._ca_pin = certificate_pin(settings)
         self._listening_since = clock()
         self._spared = False
         self._make_loops()
+
+    def _artifact_intake(self) -> ArtifactIntake:
+        limits = Limits(int(self.settings.artifact_limit_mb * 1e6), int(self.settings.artifacts_limit_mb * 1e6))
+        return ArtifactIntake(self.writer, self.sessions, self.files, self.settings.data_dir / "uploads", limits)
 
     def _make_loops(self) -> None:
         settings = self.settings
@@ -96,6 +106,7 @@ class Master:
             orphan_grace_s=settings.orphan_grace_s,
         )
         self._reaper = Reaper(self.writer, self.clouds)
+        self._sender = Sender(self.writer, self.engine, self.courier, self.clock, settings.api_url)
         look_s = settings.look_s
         self._plan = Loop("planner", self._plan_step, look_s=look_s, pace_s=PLAN_PACE_S)
         self._launch = Loop("launcher", self._launcher.step, look_s=look_s)
@@ -103,7 +114,16 @@ class Master:
         self._reap = Loop("reaper", self._reap_step, look_s=look_s)
         self._due = Loop("due", lambda: self.writer.write(wake_due), look_s=look_s, pace_s=PLAN_PACE_S)
         self._deadlines = Loop("deadlines", self._deadlines_step, look_s=min(look_s, 5.0))
-        self._loops = (self._plan, self._launch, self._watch, self._reap, self._due, self._deadlines)
+        self._notify = Loop("notifier", self._sender.step, look_s=look_s)
+        self._retention = Loop("retention", self._removal().step, look_s=LOOK_S)
+        self._loops = (
+            self._plan, self._launch, self._watch, self._reap, self._due, self._deadlines, self._notify, self._retention,
+        )  # fmt: skip
+
+    def _removal(self) -> Retention:
+        settings = self.settings
+        days = {"log_days": settings.log_retention_days, "artifact_days": settings.artifact_retention_days}
+        return Retention(self.writer, self.clock, self.logs, self.files, settings.data_dir / "uploads", **days)
 
     def start(self) -> None:
         """Begin to work. Call it on the event loop."""
@@ -141,6 +161,8 @@ class Master:
         for loop in self._loops:
             loop.close()
         self._launcher.close()
+        self.agents.logs.close()
+        self.agents.artifacts.close()
         for loop in self._loops:
             loop.join()
         self.writer.close()
@@ -204,6 +226,8 @@ class Master:
                 self._event_loop.call_soon_threadsafe(self.waiters.wake_nodes)
             elif subject == "task" and to == "queued":
                 self._due.wake()
+            elif subject == "notification" and to == NotificationState.PENDING:
+                self._notify.wake()
             if self._spared and event["from_state"] == "running":  # a node that may go has become idle, perhaps
                 self._plan.wake()
         if leaving:
@@ -259,7 +283,7 @@ def _clock(engine: Engine) -> SteadyClock:
 
 def certificate_pin(settings: Settings) -> str:
     """SHA-256 of the master's certificate, which machines pin; empty without TLS."""
-    if settings.tls_cert is None:
+    if settings.certificate is None:
         return ""
-    der = ssl.PEM_cert_to_DER_cert(settings.tls_cert.read_text())
+    der = ssl.PEM_cert_to_DER_cert(settings.certificate.read_text())
     return hashlib.sha256(der).hexdigest()

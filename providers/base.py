@@ -91,6 +91,14 @@ class LaunchRequest:
     tags: Mapping[str, str]
     template: Mapping[str, object] = field(default_factory=dict)
 
+    def refuse_user_data_over(self, limit: int, cloud: str) -> None:
+        """Raise Misconfigured, before any call, where the cloud takes fewer bytes."""
+        if (size := len(self.user_data)) > limit:
+            raise Misconfigured(
+                f"the user data have {size} bytes, {cloud} takes {limit}: shorten the pool's own additions, "
+                "or let the machine fetch them at boot"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class CatalogueItem:

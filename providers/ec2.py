@@ -205,12 +205,7 @@ class Ec2Provider:
         return any(self._ec2.meta.region_name in self._session.get_available_regions("ec2", each) for each in partitions)
 
     def _refuse_unlaunchable(self, request: LaunchRequest) -> None:
-        size = len(request.user_data)
-        if size > self.user_data_limit:
-            raise Misconfigured(
-                f"the user data have {size} bytes, EC2 takes {self.user_data_limit}: shorten the pool's own additions, "
-                "or let the machine fetch them at boot"
-            )
+        request.refuse_user_data_over(self.user_data_limit, "EC2")
         if not _TOKEN.fullmatch(request.launch_id):
             raise Misconfigured(f"the launch id {request.launch_id!r} must be 1 to 64 printable ASCII characters")
 

@@ -172,12 +172,7 @@ class NovaProvider:
     # -- launching --
 
     def _refuse_unlaunchable(self, request: LaunchRequest) -> None:
-        size = len(request.user_data)
-        if size > self.user_data_limit:
-            raise Misconfigured(
-                f"the user data have {size} bytes, Nova takes {self.user_data_limit}: shorten the pool's own additions, "
-                "or let the machine fetch them at boot"
-            )
+        request.refuse_user_data_over(self.user_data_limit, "Nova")
         if not _LAUNCH_ID.fullmatch(request.launch_id):
             raise Misconfigured(f"the launch id {request.launch_id!r} must be up to 200 letters, digits, '.', '_' or '-'")
         for key, value in request.tags.items():

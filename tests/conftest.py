@@ -173,6 +173,28 @@ def postgresql_stage(postgres: PostgresServer, migrated_postgres: str) -> Iterat
     stage.close()
 
 
+# ---- S3 -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    """A client of a bucket named `kept`; the SDK finds its credentials where it always does."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "local")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
+        client.create_bucket(Bucket="kept")
+        yield client
+    server.stop()
+
+
 # ---- the store -------------------------------------------------------------------------------------------------------
 
 

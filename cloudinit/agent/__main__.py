@@ -8,8 +8,9 @@ import argparse
 import json
 import sys
 
+import artifacts
 from calls import Master
-from enrolment import Refused, enrol
+from enrolment import Refused, enrol, known
 from existing import Existing
 from interruption import Interruption
 from journal import Journal
@@ -22,6 +23,7 @@ def main():
     parser = argparse.ArgumentParser(prog="agent.pyz")
     parser.add_argument("--config", required=True, help="agent.json, as cloud-init wrote it")
     parser.add_argument("--root", default="", help="prefix of every path: a local cloud boots machines under one")
+    parser.add_argument("--upload", help=argparse.SUPPRESS)  # what the agent starts for a task with artifacts
     options = parser.parse_args()
     with open(options.config, encoding="utf-8") as file:
         config = json.load(file)
@@ -30,6 +32,9 @@ def main():
     else:
         machine = Existing(options.root, config.get("name", ""))
     master = Master(config["master_url"], config.get("ca_pin", ""))
+    if options.upload:
+        master.credential = known(machine)["credential"]
+        return artifacts.main(master, options.upload)
     try:
         identity = enrol(master, machine, config)
     except Refused as refusal:

@@ -44,11 +44,13 @@ class Master:
 
     def request(self, path, body):
         # type: (str, object) -> bytes
-        content = json.dumps(body, separators=(",", ":")).encode()
+        return self.post(path, json.dumps(body, separators=(",", ":")).encode(), "application/json")
+
+    def post(self, path, content, kind):
+        # type: (str, bytes, str) -> bytes
         head = (
-            "POST %s%s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n"
-            "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-        ) % (self.prefix, path, self.place, self.credential, len(content))
+            "POST %s%s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
+        ) % (self.prefix, path, self.place, self.credential, kind, len(content))
         return head.encode("ascii") + content
 
     def ask(self, path, body, timeout_s=30.0):

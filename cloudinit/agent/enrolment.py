@@ -27,11 +27,10 @@ def enrol(master, machine, config):
     """
     identity, instance_id = machine.path("identity"), machine.instance_id()
     if os.path.exists(identity):
-        with open(identity, encoding="utf-8") as file:
-            known = json.load(file)
-        if known["instance_id"] == instance_id:
-            master.credential = known["credential"]
-            return known
+        node = known(machine)
+        if node["instance_id"] == instance_id:
+            master.credential = node["credential"]
+            return node
         machine.forget()  # this disk is a copy of another machine's
     request = {
         "secret": config["enrolment_secret"],
@@ -53,11 +52,11 @@ def enrol(master, machine, config):
             status, answer = 0, {"error": str(error)}
         if status == 200:
             reach("agent.enrol.after")
-            known = dict(answer, credential=request["credential"], instance_id=instance_id)
-            write_private(identity, json.dumps(known))
+            node = dict(answer, credential=request["credential"], instance_id=instance_id)
+            write_private(identity, json.dumps(node))
             reach("agent.identity.written")
             master.credential = request["credential"]
-            return known
+            return node
         if status in (400, 403, 422):
             raise Refused(answer.get("error", status))
         if time.monotonic() > give_up:
@@ -65,6 +64,13 @@ def enrol(master, machine, config):
         say("not enrolled yet: %s" % answer.get("error", status))
         time.sleep(pause_s * random.uniform(0.5, 1.5))  # machines booted together must not come back together
         pause_s = min(pause_s * 2, 10)
+
+
+def known(machine):
+    # type: (...) -> dict
+    """The node that this machine is, as it was written down."""
+    with open(machine.path("identity"), encoding="utf-8") as file:
+        return json.load(file)
 
 
 def _credential(machine):

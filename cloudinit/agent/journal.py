@@ -17,7 +17,7 @@ class Journal:
     """Written from front to back, zeros after that; made anew, with what is open, when most of it is past."""
 
     COMPACT_AT = 1 << 20
-    ROOM = 32 << 10  # more than all the lines of one attempt after its order: its control file is bounded
+    ROOM = 96 << 10  # more than all the lines of one attempt after its order: its control and output files are bounded
     AHEAD = 256 << 10  # room is asked for in such pieces
 
     def __init__(self, path):

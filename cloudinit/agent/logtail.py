@@ -3,14 +3,18 @@
 import binascii
 import os
 
-CUT = b"\n[elastic-orchestrator: the output is cut here, it is over the limit]\n"
+CUT = b"\n[elastic-orchestrator: the output is over its limit; from here on only its end is kept]\n"
+DROPPED = b"[elastic-orchestrator: %15d bytes are left out here]\n"
+MARK_SIZE = len(CUT) + len(DROPPED % 0)
+LARGEST_END = 4 << 20
 
 
 class LogTail:
     """The file grows while its process runs; `close` fixes its size. Offsets count bytes from its beginning.
 
-    Its process appends to it directly, past the agent. So the limit is kept by `look`: what is over it is cut off again,
-    and the last bytes within say so.
+    Its process appends to it directly, past the agent. So the limit is kept by `look`, which drops from the middle: the
+    beginning stays where it is and is sent as it comes, then stand two lines that say so, then the end. The file itself
+    says what was dropped, so that a restarted agent goes on with it.
     """
 
     CHUNK = 128 << 10
@@ -20,33 +24,72 @@ class LogTail:
         # type: (str, int) -> None
         self._path = path
         self._limit = limit
-        self._settled = max(0, limit - len(CUT))  # up to here nothing can change any more
+        self._end = min(limit // 4, LARGEST_END)  # how much of the end is kept
+        self._head = max(0, limit - self._end - MARK_SIZE)
+        self._settled = self._head  # up to here nothing can change any more
+        self._dropped = 0
+        self._over = False
         self._size = None  # type: int | None
         self._acknowledged = 0
         self._sending = 0
 
     def look(self):
         # type: () -> int
-        """Cut off what is over the limit; the file's size after it."""
-        try:
-            size = os.stat(self._path).st_size
-            if size <= self._limit:
-                return size
-            file = os.open(self._path, os.O_WRONLY)
-        except FileNotFoundError:
-            return 0
-        try:
-            os.pwrite(file, CUT, self._limit - len(CUT) if self._limit > len(CUT) else 0)
-            os.ftruncate(file, self._limit)
-        finally:
-            os.close(file)
-        self._settled = self._limit
-        return self._limit
+        """Drop what is over the limit, and over the room for the next end; the file's size after it."""
+        return self._keep(self._limit + self._end if self._over else self._limit)
 
     def close(self):
         # type: () -> int
-        self._size = self._settled = self.look()
+        self._size = self._settled = self._keep(self._limit)
         return self._size
+
+    def _keep(self, most):
+        # type: (int) -> int
+        try:
+            size = os.stat(self._path).st_size
+            if size <= self._head:
+                return size
+            file = os.open(self._path, os.O_RDWR)
+        except FileNotFoundError:
+            return 0
+        try:
+            self._over = self._over or self._was_over(file)
+            if size > most:
+                size = self._drop(file, size)
+            if self._over:
+                self._settled = min(self._head + len(CUT), self._limit)
+            return size
+        finally:
+            os.close(file)
+
+    def _was_over(self, file):
+        # type: (int) -> bool
+        """What an agent that died has dropped here."""
+        mark = os.pread(file, MARK_SIZE, self._head)
+        if len(mark) < MARK_SIZE or not mark.startswith(CUT):
+            return False
+        number = mark[len(CUT) + DROPPED.index(b"%") :][:15].strip()
+        self._dropped = int(number) if number.isdigit() else 0
+        return True
+
+    def _drop(self, file, size):
+        # type: (int, int) -> int
+        """Move the end up to the mark, and then what its process has written meanwhile, which is little."""
+        at = self._head + MARK_SIZE
+        piece = max(0, self._limit - at)
+        self._dropped += size - piece - (at if self._over else self._head)
+        self._over = True
+        for _ in range(4):
+            at += os.pwrite(file, os.pread(file, piece, size - piece), at)
+            piece = os.fstat(file).st_size - size
+            if not 0 < piece <= LARGEST_END:
+                break
+            size += piece
+        self._dropped += max(0, os.fstat(file).st_size - size)
+        os.pwrite(file, CUT + DROPPED % self._dropped, self._head)
+        size = at if self._head else self._limit
+        os.ftruncate(file, size)
+        return size
 
     def chunks(self, attempt, budget):
         # type: (int, list) -> list

@@ -13,23 +13,26 @@ TERM, KILL = signal.SIGTERM, signal.SIGKILL
 SHELL = "/bin/sh"
 CONTROL = "ORCHESTRATOR_CONTROL"
 CONTROL_NAME = "/.orchestrator-control"
+OUTPUT = "ORCHESTRATOR_OUTPUT"
+OUTPUT_NAME = "/.orchestrator-output"
 # What Python changed for itself and no job should inherit.
 DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD]
 
 
 class Running:
-    """One attempt under way. Times are of the monotonic clock but `started_at`, which the master is told."""
+    """One attempt under way. Times are of the monotonic clock but `started_at`, which the master is told: both are of the
+    moment in which the system was asked for the process."""
 
     __slots__ = ("attempt", "deadline", "grace_s", "pid", "slots", "started", "started_at", "stopping", "work")
 
-    def __init__(self, order, pid, work):
-        # type: (dict, int, str) -> None
+    def __init__(self, order, pid, work, started, started_at):
+        # type: (dict, int, str, float, float) -> None
         self.attempt = order["attempt"]
         self.pid = pid
         self.slots = order.get("slots", 1)
         self.work = work
-        self.started = time.monotonic()
-        self.started_at = time.time()
+        self.started = started
+        self.started_at = started_at
         self.grace_s = order["grace_s"]
         limit = order["timeout_s"]
         self.deadline = self.started + limit if limit is not None else None
@@ -68,12 +71,14 @@ def start(order, work, log, environment):
     environment = dict(environment)
     environment.update(order["env"])
     environment[CONTROL] = work + CONTROL_NAME
+    environment[OUTPUT] = work + OUTPUT_NAME
     os.chdir(work)  # the agent is one thread, and posix_spawn has no working folder of its own
+    started, started_at = time.monotonic(), time.time()
     try:
         pid = spawn(order["run"], environment, log)
     finally:
         os.chdir("/")
-    return Running(order, pid, work)
+    return Running(order, pid, work, started, started_at)
 
 
 def spawn(command, environment, output):

@@ -5,12 +5,14 @@ import selectors
 import signal
 import time
 
+import artifacts
 import control
+import outputs
 from engine import Engine
 from faultpoints import reach
 from logtail import LogTail
 from machine import say
-from processes import CONTROL_NAME, kill_marked, reap, start
+from processes import CONTROL_NAME, OUTPUT_NAME, kill_marked, reap, start
 from uplink import Uplink
 from workfolders import WorkFolders
 
@@ -41,6 +43,7 @@ class Worker:
         self._waiting = {}  # type: dict  # order and when it came, by attempt
         self._running = {}  # type: dict  # Running by pid
         self._tails = {}  # type: dict  # LogTail by attempt
+        self._watches = {}  # type: dict  # control.Watch by attempt that runs
         self._past = {}  # type: dict  # attempts ended lately: a repeated order must not run again
         self._folders = WorkFolders(machine.path("work"), self._slots)
         self._draining = False
@@ -48,7 +51,7 @@ class Worker:
         self._answered = 0.0
         self._environment = {k: v for k, v in os.environ.items() if k in _KEPT}
         self._engine = Engine(machine.state, self._environment)
-        self._said = {}  # type: dict  # news of the machine in the call under way
+        self._said = {}  # type: dict  # the news in the call under way
         self._look_at = 0.0
         self._sweep_at = None  # type: float | None  # once an attempt has ended
         self._selector = selectors.DefaultSelector()
@@ -82,6 +85,7 @@ class Worker:
     def _recover(self):
         # type: () -> None
         """After a restart of the agent: what had begun is ended and given up, what had not is done now."""
+        artifacts.forget_reports(self._machine.state)
         for attempt, order in list(self._journal.orders.items()):
             if attempt in self._journal.ended:
                 self._tail(attempt).close()
@@ -100,6 +104,9 @@ class Worker:
         self._answered = time.monotonic()
         self._draining = bool(answer.get("draining"))
         self._engine.told(self._said.get("health"))
+        for report in self._said.get("progress", ()):
+            if report["attempt"] in self._watches:
+                self._watches[report["attempt"]].told({key: report[key] for key in report if key != "attempt"})
         if self._interruption is not None:
             self._interruption.told(self._said.get("reclaim_at"))
         for item in answer.get("logs", ()):
@@ -155,6 +162,7 @@ class Worker:
             self._engine.check()
         else:
             self._running[running.pid] = running
+            self._watches[attempt] = control.Watch(running.work + CONTROL_NAME)
             reach("agent.spawn.after")
 
     def _reap(self):
@@ -166,6 +174,11 @@ class Worker:
             if running is None:
                 self._engine.ended(pid, code)
                 continue
+            if isinstance(running, artifacts.Upload):
+                outcome, more = running.result(code)
+                self._end(running.attempt, outcome, **more)
+                continue
+            del self._watches[running.attempt]
             took_s = time.monotonic() - running.started
             self._mean_s = took_s if self._mean_s is None else self._mean_s * 0.8 + took_s * 0.2
             if running.stopping:
@@ -174,9 +187,29 @@ class Worker:
             asked = control.read(running.work + CONTROL_NAME)
             if asked is not None:
                 more["control"] = asked
-            self._end(running.attempt, running.stopping or "exited", **more)
+            said = outputs.read(running.work + OUTPUT_NAME)
+            if said is not None:
+                more["outputs"] = said
+            if not self._uploads(running, code, more):
+                self._end(running.attempt, running.stopping or "exited", **more)
             if self._sweep_at is None:
                 self._sweep_at = time.monotonic() + SWEEP_S
+
+    def _uploads(self, running, code, more):
+        # type: (...) -> bool
+        """Whether artifacts go up first: the attempt ends after them, so that an accepted result has all of its own."""
+        outcome = running.stopping or "exited"
+        wanted = artifacts.wanted_of(self._journal.orders.get(running.attempt, {}), outcome, code)
+        if wanted is None:
+            return False
+        try:
+            report = self._machine.path("%s%d" % (artifacts.REPORT, running.attempt))
+            upload = artifacts.Upload(running, outcome, more, wanted, report, self._environment)
+        except OSError as error:
+            more["artifacts"] = {"whole": False, "told": "the upload of its artifacts could not be started: %s" % error}
+            return False
+        self._running[upload.pid] = upload
+        return True
 
     def _end(self, attempt, outcome, **more):
         # type: (int, str, **object) -> None
@@ -234,6 +267,8 @@ class Worker:
             self._look_at = now + LOG_LOOK_S
             for running in self._running.values():
                 self._tails[running.attempt].look()
+                if running.attempt in self._watches:  # not one whose artifacts are on their way
+                    self._watches[running.attempt].look(now)
         if self._sweep_at is not None and now >= self._sweep_at:
             self._sweep()
         for running in self._running.values():
@@ -266,12 +301,12 @@ class Worker:
         budget = [LogTail.CHUNK_TOTAL]
         logs = [chunk for attempt, tail in self._tails.items() for chunk in tail.chunks(attempt, budget)]
         results = [result for attempt, result in self._journal.ended.items() if self._log_is_up(attempt)]
-        machine = self._news_of_machine()
-        if overtaking and not logs and not results and not machine:
+        news = self._news()
+        if overtaking and not logs and not results and not news:
             return None
-        self._said = machine
+        self._said = news
         message = {
-            "wait_s": 0 if logs or results or machine else min(self._uplink.wait_s, self._lease_s / 3),
+            "wait_s": 0 if logs or results or news else min(self._uplink.wait_s, self._lease_s / 3),
             "free": 0 if self._why_closed() else max(0, self._slots + self._ahead() - self._held()),
             "known": list(self._journal.orders),
             "stopping": [running.attempt for running in self._running.values() if running.stopping],
@@ -279,14 +314,18 @@ class Worker:
             "results": results[:500],
             "logs": logs,
         }
-        message.update(machine)
+        message.update(news)
         return message
 
-    def _news_of_machine(self):
+    def _news(self):
         # type: () -> dict
+        """Of the machine itself, and of the progress of what runs."""
         news = {} if self._engine.news is None else {"health": self._engine.news}
         if self._interruption is not None and self._interruption.news is not None:
             news["reclaim_at"] = self._interruption.news
+        progress = [dict(watch.news, attempt=attempt) for attempt, watch in self._watches.items() if watch.news is not None]
+        if progress:
+            news["progress"] = progress
         return news
 
     def _held(self):

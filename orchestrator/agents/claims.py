@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select
 
 from orchestrator.agents.within import OneOf, Within
 from orchestrator.jobs.fits import EVERYBODY, Room, plain
+from orchestrator.jobs.inputs import inputs_of
 from orchestrator.model.states import AttemptState, JobState, NodeState, TaskState
 from orchestrator.model.tables import Attempt, Client, Job, Node, Pool, Task, table
 from orchestrator.store.doors import Move, advance
@@ -36,8 +37,8 @@ PATIENCE = timedelta(minutes=1)
 _claimable = (
     tasks.c.id, tasks.c.job_id, tasks.c.name, tasks.c.spec, tasks.c.attempts, tasks.c.token,
     tasks.c.slots, tasks.c.memory_mb, tasks.c.queued_at,
-    tasks.c.params.label("resume"), jobs.c.params, jobs.c.state.label("job_state"), jobs.c.name.label("job_name"),
-    jobs.c.dry_run,
+    tasks.c.params.label("resume"), tasks.c["values"].label("fixed"), tasks.c.has_inputs,
+    jobs.c.params, jobs.c.state.label("job_state"), jobs.c.name.label("job_name"), jobs.c.dry_run,
 )  # fmt: skip
 _insert_attempt = Prepared(
     insert(attempts).returning(attempts.c.id), ("task_id", "node_id", "number", "state", "log_size", "claimed_at")
@@ -175,7 +176,9 @@ def claim(tx: Tx, node: Holder, wanted: int, load: Load = NO_LOAD) -> list[dict[
     ]  # fmt: skip
     attempt_ids = [row.id for row in _insert_attempt.each(tx.connection, rows)]
     _tell_claimed(tx, node, chosen, attempt_ids)
-    return [order(node, task, attempt_id, task.attempts + 1) for task, attempt_id in zip(chosen, attempt_ids, strict=True)]
+    return [
+        order(tx, node, task, attempt_id, task.attempts + 1) for task, attempt_id in zip(chosen, attempt_ids, strict=True)
+    ]
 
 
 def _that_fit(tx: Tx, found: Sequence[Any], room: Room, overdue: datetime) -> list[Any]:
@@ -195,13 +198,14 @@ def _that_fit(tx: Tx, found: Sequence[Any], room: Room, overdue: datetime) -> li
 def orders_for(tx: Tx, node: Holder, attempt_ids: Sequence[int]) -> list[dict[str, Any]]:
     """The orders of attempts already claimed: sent again when the reply that carried them was lost."""
     rows = tx.connection.execute(_orders, {"ids": attempt_ids})
-    return [order(node, row, row.attempt_id, row.number) for row in rows]
+    return [order(tx, node, row, row.attempt_id, row.number) for row in rows.all()]
 
 
-def order(node: Holder, task: Any, attempt_id: int, number: int) -> dict[str, Any]:
-    """What the agent is told of one attempt. Parameters and the task's own variables become its environment; over them
-    goes what the attempt before asked for."""
-    env = {**task.params, **task.spec.get("env", {}), **(task.resume or {})}
+def order(tx: Tx, node: Holder, task: Any, attempt_id: int, number: int) -> dict[str, Any]:
+    """What the agent is told of one attempt. Parameters, what its needs wrote and the task's own variables become its
+    environment; over them goes what the attempt before asked for."""
+    inputs = inputs_of(tx.connection, task.id) if task.has_inputs else {}
+    env = {**task.params, **inputs, **task.spec.get("env", {}), **(task.fixed or {}), **(task.resume or {})}
     env |= {
         "ORCHESTRATOR_JOB_ID": str(task.job_id),
         "ORCHESTRATOR_JOB": task.job_name,
@@ -213,12 +217,14 @@ def order(node: Holder, task: Any, attempt_id: int, number: int) -> dict[str, An
         "JOB_ID": str(task.job_id),
     }
     limit = task.spec.get("timeout")
+    more = {"artifacts": task.spec["artifacts"]} if "artifacts" in task.spec else {}
     told = {
         "attempt": attempt_id,
         "run": DRY if task.dry_run else task.spec["run"],
         "env": env,
         "timeout_s": limit["after"] if limit else None,
         "grace_s": limit["grace"] if limit else 10.0,
+        **more,
     }
     return told if task.slots == 1 else told | {"slots": task.slots}
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -18,15 +16,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from orchestrator.agents.exchange import Answer, LogChunk, SyncMessage, exchange
+from orchestrator.agents.artifacts import LARGEST_PIECE, ArtifactIntake, Piece, Refusal
+from orchestrator.agents.exchange import Answer, SyncMessage, exchange
 from orchestrator.agents.handover import Handover
-from orchestrator.agents.logs import LogStore
+from orchestrator.agents.intake import LogIntake
 from orchestrator.agents.package import agent_package
 from orchestrator.agents.refusals import Refusals
 from orchestrator.agents.sessions import Session, Sessions
 from orchestrator.agents.waiters import Waiters
 from orchestrator.clock import Clock
 from orchestrator.faultpoints import reach
+from orchestrator.files.base import LogStore
+from orchestrator.files.feed import LogFeed
 from orchestrator.fleet import signals
 from orchestrator.fleet.bootstrap import enrol_script
 from orchestrator.fleet.enrolment import Enrol, Refused, enrol
@@ -37,7 +38,6 @@ log = structlog.get_logger(__name__)
 PROTOCOLS = (1, 2)
 """What this master speaks: the agents' own and the one before, for machines that run while the master is upgraded."""
 LARGEST_BODY = 4 << 20
-NO_MORE = 1 << 61  # an offset beyond every log: the agent sends nothing more of this one
 PRINTABLE = r"^[ -~]*$"
 M = TypeVar("M", bound=BaseModel)
 Handler = Callable[[Request], Awaitable[Response]]
@@ -69,6 +69,7 @@ class AgentEndpoints:
         sessions: Sessions,
         waiters: Waiters,
         logs: LogStore,
+        artifacts: ArtifactIntake,
         clock: Clock,
         *,
         key: bytes,
@@ -78,9 +79,11 @@ class AgentEndpoints:
         self._sessions = sessions
         self._waiters = waiters
         self.handover = Handover(waiters)
-        self._logs = logs
+        self.feed = LogFeed()
+        self.logs = LogIntake(logs, sessions, self.feed, self._refuse)
+        self.artifacts = artifacts
+        self._log_limit = logs.limit
         self._clock = clock
-        self._cut: set[int] = set()
         self._refusals = Refusals()
         self._note_booting = partial(signals.booting, key=key, installation=installation, refusals=self._refusals)
         self._let_in = partial(enrol, key=key, installation=installation, refusals=self._refusals)
@@ -91,6 +94,7 @@ class AgentEndpoints:
             Route("/agent/v1/agent.pyz", _told_of_trouble(self.agent), methods=["GET"]),
             Route("/agent/v1/enrol.sh", _enrol_script, methods=["GET"]),
             Route("/agent/v1/enrol", _told_of_trouble(self.enrol), methods=["POST"]),
+            Route("/agent/v1/artifact", _told_of_trouble(self.artifact), methods=["POST"]),
             Route("/agent/v1/sync", _told_of_trouble(self.sync), methods=["POST"]),
         ]
 
@@ -137,7 +141,7 @@ class AgentEndpoints:
         reach("enrol.before_answer")
         if isinstance(answer, Refused):
             return _say(403 if answer.final else 425, {"error": answer.reason})
-        return _say(200, {**asdict(answer), "log_limit": self._logs.limit})
+        return _say(200, {**asdict(answer), "log_limit": self._log_limit})
 
     async def sync(self, request: Request) -> Response:
         session = await self._session(request)
@@ -149,7 +153,7 @@ class AgentEndpoints:
         self._sessions.heard(session.node_id, self._clock())
         if message.health is not None or message.reclaim_at is not None:
             await self._hear(session, message)
-        offsets = await self._store_logs(session, message.logs)
+        offsets = await self.logs.take(session, message.logs)
         reach("sync.before_write")
         answer = await self._exchange(session, message)
         if answer.gone:
@@ -158,6 +162,7 @@ class AgentEndpoints:
         reach("sync.before_answer")
         session.attempts.update(order["attempt"] for order in answer.orders)
         session.attempts.difference_update(answer.acknowledged)
+        self.logs.over(answer.acknowledged)
         return _say(
             200,
             {
@@ -168,6 +173,26 @@ class AgentEndpoints:
                 "draining": answer.draining,
             },
         )
+
+    async def artifact(self, request: Request) -> Response:
+        """A piece of a file; the query says of which, see `artifacts.Piece`."""
+        session = await self._session(request)
+        if session is None:
+            return _say(401, {"error": "unknown node credential; this machine has no place here"})
+        self._sessions.heard(session.node_id, self._clock())
+        try:
+            piece = Piece.model_validate(dict(request.query_params))
+        except ValidationError as error:
+            return _invalid(error)
+        data = await _body(request, LARGEST_PIECE)
+        if data is None:
+            return _say(413, {"error": f"a piece may have {LARGEST_PIECE} bytes"})
+        try:
+            return _say(200, await self.artifacts.take(session, piece, data))
+        except Refusal as refusal:
+            if refusal.status in (403, 422):
+                await self._refuse(session, "artifact", f"artifact of attempt {piece.attempt} refused: {refusal.reason}")
+            return _say(refusal.status, {"error": refusal.reason})
 
     async def _hear(self, session: Session, message: SyncMessage) -> None:
         """News of the machine itself. A call that repeats them, for its answer was lost, changes nothing."""
@@ -209,37 +234,6 @@ class AgentEndpoints:
                 self.handover.withdraw(waiter)
                 self._waiters.leave(waiter)
 
-    async def _store_logs(self, session: Session, chunks: list[LogChunk]) -> dict[int, int]:
-        """Append what is the node's; the answer says for each attempt from which offset to go on."""
-        if not chunks:
-            return {}
-        mine = await asyncio.to_thread(self._sessions.owns, session, {chunk.attempt for chunk in chunks})
-        offsets: dict[int, int] = {}
-        for chunk in chunks:
-            if chunk.attempt not in mine:
-                await self._refuse(session, "foreign", f"log of attempt {chunk.attempt} refused: it is not of this node")
-                offsets[chunk.attempt] = NO_MORE
-                continue
-            try:
-                data = base64.b64decode(chunk.data, validate=True)
-            except binascii.Error:
-                await self._refuse(session, "unreadable", f"log of attempt {chunk.attempt} refused: not base64")
-                continue
-            reach("log.before_append")
-            offsets[chunk.attempt] = self._logs.append(chunk.attempt, chunk.offset, data)
-            reach("log.after_append")
-            if chunk.offset + len(data) > self._logs.limit:
-                offsets[chunk.attempt] = NO_MORE
-                await self._say_cut(session, chunk.attempt)
-        return offsets
-
-    async def _say_cut(self, session: Session, attempt_id: int) -> None:
-        if attempt_id not in self._cut:
-            self._cut.add(attempt_id)
-            limit = f"{self._logs.limit / 1e6:g} MB"
-            reason = f"log of attempt {attempt_id} is over {limit}: the rest is refused"
-            await self._refuse(session, f"cut {attempt_id}", reason, attempt_id)
-
     async def _refuse(self, session: Session, kind: str, reason: str, attempt_id: int | None = None) -> None:
         """On record once a minute of each node and kind."""
         node_id, request = session.node_id, object()
@@ -274,20 +268,30 @@ def _told_of_trouble(handler: Handler) -> Handler:
 
 
 async def _read(request: Request, model: type[M]) -> M | Response:
-    body = bytearray()
-    too_large = int(request.headers.get("content-length", "0") or 0) > LARGEST_BODY
-    if not too_large:
-        async for part in request.stream():  # a call in chunks claims no length
-            body += part
-            if too_large := len(body) > LARGEST_BODY:
-                break
-    if too_large:
+    body = await _body(request, LARGEST_BODY)
+    if body is None:
         return _say(413, {"error": f"a call may have {LARGEST_BODY} bytes; send logs in smaller chunks"})
     try:
-        return model.model_validate_json(bytes(body))
+        return model.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        return _say(422, {"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"})
+        return _invalid(error)
+
+
+async def _body(request: Request, most: int) -> bytes | None:
+    """None for one that is larger."""
+    if int(request.headers.get("content-length", "0") or 0) > most:
+        return None
+    body = bytearray()
+    async for part in request.stream():  # a call in chunks claims no length
+        body += part
+        if len(body) > most:
+            return None
+    return bytes(body)
+
+
+def _invalid(error: ValidationError) -> Response:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return _say(422, {"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"})
 
 
 def _address(request: Request) -> str | None:

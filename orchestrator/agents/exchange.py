@@ -19,12 +19,12 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, select, update
 
 from orchestrator.agents.claims import AHEAD, Holder, Load, claim, holder, orders_for
 from orchestrator.agents.results import Result, accept
 from orchestrator.fleet import leaving
-from orchestrator.jobs.outcomes import Control, Outcome
+from orchestrator.jobs.outcomes import Artifacts, Control, Outcome
 from orchestrator.jobs.spec import EnvName, EnvValue
 from orchestrator.model.states import AttemptState, NodeState
 from orchestrator.model.tables import Attempt, Job, Task, table
@@ -44,6 +44,8 @@ Id = Annotated[int, Field(ge=1, lt=1 << 62)]
 Moment = Annotated[float, Field(ge=0, lt=1e11)]
 Told = Annotated[str, Field(max_length=2000), AfterValidator(lambda text: text.replace("\0", "␀"))]
 """Free text: PostgreSQL takes no NUL, and a message it cannot take would come again for ever."""
+Share = Annotated[float, Field(ge=0, le=1)]
+Note = Annotated[Told, Field(max_length=300)]
 
 
 class _Message(BaseModel):
@@ -62,6 +64,8 @@ class ControlMessage(_Message):
     retry_after_s: Annotated[float, Field(ge=0, le=1e9)] | None = None
     never: bool = False
     params: Annotated[dict[EnvName, Annotated[EnvValue, AfterValidator(_storable)]], Field(max_length=1000)] | None = None
+    progress: Share | None = None
+    note: Note | None = None
     trouble: Annotated[Told, Field(max_length=300)] | None = None
 
     @model_validator(mode="wrap")
@@ -74,7 +78,29 @@ class ControlMessage(_Message):
             return cls(trouble="was not understood by the master")
 
     def control(self) -> Control:
-        return Control(self.retry_after_s, self.never, self.params, self.trouble)
+        return Control(self.retry_after_s, self.never, self.params, self.trouble, self.progress, self.note)
+
+
+class OutputsMessage(_Message):
+    """What the task's output file said, as its agent understood it; `trouble` tells what was left out."""
+
+    values: Annotated[dict[EnvName, Annotated[EnvValue, AfterValidator(_storable)]], Field(max_length=10_000)] = {}
+    trouble: Annotated[Told, Field(max_length=300)] | None = None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _or_trouble(cls, value: Any, check: ModelWrapValidatorHandler[OutputsMessage]) -> OutputsMessage:
+        try:
+            return check(value)
+        except ValidationError:
+            return cls(trouble="was not understood by the master")
+
+
+class ArtifactsMessage(_Message):
+    """What became of the artifacts that were to go up before this result."""
+
+    told: Annotated[Told, Field(max_length=1000)]
+    whole: bool
 
 
 class ResultMessage(_Message):
@@ -88,15 +114,20 @@ class ResultMessage(_Message):
     started_at: Moment | None = None
     finished_at: Moment | None = None
     control: ControlMessage | None = None
+    outputs: OutputsMessage | None = None
+    artifacts: ArtifactsMessage | None = None
 
     def result(self) -> Result:
         asked = self.control.control() if self.control is not None else None
+        kept = Artifacts(self.artifacts.told, self.artifacts.whole) if self.artifacts is not None else None
         return Result(
             attempt=self.attempt,
-            outcome=Outcome(self.outcome, self.exit_code, self.detail, asked),
+            outcome=Outcome(self.outcome, self.exit_code, self.detail, asked, kept),
             log_size=self.log_size,
             started_at=_time(self.started_at),
             finished_at=_time(self.finished_at),
+            outputs=self.outputs.values if self.outputs is not None else None,
+            outputs_trouble=self.outputs.trouble if self.outputs is not None else None,
         )
 
 
@@ -116,10 +147,18 @@ class HealthMessage(_Message):
     check: Annotated[int, Field(ge=0, lt=1 << 62)]
 
 
+class ProgressMessage(_Message):
+    """What a running attempt reports: how far it is, and what it is at."""
+
+    attempt: Id
+    progress: Share | None = None
+    note: Note | None = None
+
+
 class SyncMessage(_Message):
     """What an agent says at each call. `known` are all attempts it holds; `free` how many more it would take;
-    `stopping` and `draining` what it was told already, so that this is no news to it. `health` and `reclaim_at` (seconds
-    since 1970) come only when there is something new of them; agents of protocol 1 have neither."""
+    `stopping` and `draining` what it was told already, so that this is no news to it. `health`, `progress` and
+    `reclaim_at` (seconds since 1970) come only when there is something new of them; agents of protocol 1 have none."""
 
     wait_s: Annotated[float, Field(ge=0, le=60)] = 0.0
     free: Annotated[int, Field(ge=0, le=1000)] = 0
@@ -128,6 +167,7 @@ class SyncMessage(_Message):
     draining: bool = False
     results: Annotated[list[ResultMessage], Field(max_length=1000)] = []
     logs: Annotated[list[LogChunk], Field(max_length=1000)] = []
+    progress: Annotated[list[ProgressMessage], Field(max_length=1000)] = []
     health: HealthMessage | None = None
     reclaim_at: Moment | None = None
 
@@ -156,12 +196,23 @@ def exchange(tx: Tx, node_id: int, message: SyncMessage) -> Answer:
         return Answer(gone=True)
     if message.results:
         accept(tx, node_id, [item.result() for item in message.results])
+    if message.progress:
+        _note_progress(tx, node_id, message.progress)
     reported = [item.attempt for item in message.results]
     answer = Answer(acknowledged=reported, draining=node.state != NodeState.READY)
     _compare(tx, node, message, set(reported), answer)
     if node.state == NodeState.DRAINING:
         leaving.finish(tx, node_id)
     return answer
+
+
+def _note_progress(tx: Tx, node_id: int, reports: list[ProgressMessage]) -> None:
+    """Only of the node's own live attempts; no event tells of it, for there may be one a second of each task."""
+    for report in reports:
+        mine = (attempts.c.id == report.attempt, attempts.c.node_id == node_id, attempts.c.state == AttemptState.RUNNING)
+        task_id = select(attempts.c.task_id).where(*mine).scalar_subquery()
+        said = {"progress": report.progress, "progress_note": report.note}
+        tx.connection.execute(update(tasks).where(tasks.c.id == task_id).values(said))
 
 
 def _compare(tx: Tx, node: Holder, message: SyncMessage, reported: set[int], answer: Answer) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, select
 
 from orchestrator.jobs import progress
 from orchestrator.jobs.fits import Needs, wakes
-from orchestrator.jobs.outcomes import INFRASTRUCTURE, Outcome, judge
+from orchestrator.jobs.outcomes import INFRASTRUCTURE, Artifacts, Outcome, judge
 from orchestrator.model.states import AttemptState, TaskState
 from orchestrator.model.tables import Attempt, Job, Task, table
 from orchestrator.store.doors import Move, advance
@@ -47,6 +47,8 @@ class Result:
     log_size: int = 0
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    outputs: Mapping[str, str] | None = None
+    outputs_trouble: str | None = None
 
 
 def accept(tx: Tx, node_id: int, results: Sequence[Result]) -> None:
@@ -81,7 +83,7 @@ def end_attempts(tx: Tx, ends: Sequence[tuple[Any, Result]]) -> None:
     attempt_moves, task_moves, settled = [], [], []
     for row, result in ends:
         verdict = judge(
-            result.outcome,
+            _with_artifacts(result.outcome, row.spec.get("artifacts")),
             row.spec.get("retry", {}),
             job_failures=row.job_failures,
             infrastructure_failures=row.infrastructure_failures,
@@ -109,15 +111,43 @@ def end_attempts(tx: Tx, ends: Sequence[tuple[Any, Result]]) -> None:
         }
         if verdict.params is not None:
             values["params"] = dict(verdict.params)
-        task_moves.append(Move(row.id, TaskState.RUNNING, verdict.task, verdict.reason, values, links))
+        if open_again:
+            values |= {"progress": None, "progress_note": None}
+        else:
+            values |= _said(result)
+        reason = verdict.reason
+        if result.outputs_trouble:
+            reason += f"; its output file: {result.outputs_trouble}"
+        task_moves.append(Move(row.id, TaskState.RUNNING, verdict.task, reason, values, links))
         if open_again:
             tx.queued[row.token, row.pool_id] += wakes(Needs.of(row))
         else:
-            settled.append(progress.Ended(row.id, row.job_id, verdict.task, row.spec, alone=row.job_tasks == 1))
+            settled.append(
+                progress.Ended(row.id, row.job_id, verdict.task, row.spec, row.job_tasks == 1, bool(result.outputs))
+            )
     advance(tx, Attempt, attempt_moves)
     advance(tx, Task, task_moves)
     if settled:
         progress.settle(tx, settled)
+
+
+def _said(result: Result) -> dict[str, Any]:
+    """What is kept of what a task that has ended said of itself: nothing for most."""
+    values: dict[str, Any] = {}
+    if result.outputs:
+        values["outputs"] = dict(result.outputs)
+    asked = result.outcome.control
+    if asked is not None and (asked.progress, asked.note) != (None, None):
+        values |= {"progress": asked.progress, "progress_note": asked.note}
+    return values
+
+
+def _with_artifacts(outcome: Outcome, declared: Mapping[str, Any] | None) -> Outcome:
+    """A success of a task with artifacts says what became of them; an agent of the version before cannot."""
+    succeeded = outcome.kind == "exited" and outcome.exit_code == 0
+    if declared is None or outcome.artifacts is not None or not succeeded or declared["on"] == "failure":
+        return outcome
+    return replace(outcome, artifacts=Artifacts("its agent is too old to upload artifacts; end the node", whole=False))
 
 
 def _store_late(tx: Tx, row: Any, result: Result) -> None:

@@ -9,11 +9,12 @@ from typing import Annotated
 from fastapi import APIRouter
 from fastapi import Path as UrlPath
 
-from orchestrator.api.auth import Caller
+from orchestrator.api.auth import Caller, needs
 from orchestrator.api.deps import MasterDep
 from orchestrator.api.problems import CLOUD_PROBLEMS, PROBLEMS
 from orchestrator.api.shapes import CatalogueItemOut, CloudOut, InstanceOut, Page, UsageOut
 from orchestrator.app import Master
+from orchestrator.people.roles import Role
 from orchestrator.store import queries
 from providers.base import TAG_POOL, ProviderError
 
@@ -28,12 +29,14 @@ class Kind(StrEnum):
 
 
 @router.get("")
+@needs(Role.VIEWER)
 def list_clouds(master: MasterDep, _: Caller) -> Page[CloudOut]:
     """The clouds of the settings. None of them is asked for this."""
     return Page(items=[_cloud(master, name) for name in master.clouds.names()])
 
 
 @router.get("/{name}/instances", responses=CLOUD_PROBLEMS)
+@needs(Role.VIEWER)
 def instances(master: MasterDep, _: Caller, name: CloudName) -> Page[InstanceOut]:
     """The machines that this installation created there, each with its node. Others of the account are not listed: what
     does not bear our tag is not ours to see or to touch."""
@@ -61,6 +64,7 @@ def instances(master: MasterDep, _: Caller, name: CloudName) -> Page[InstanceOut
 
 
 @router.get("/{name}/{kind}", responses=CLOUD_PROBLEMS)
+@needs(Role.VIEWER)
 def catalogue(master: MasterDep, _: Caller, name: CloudName, kind: Kind) -> Page[CatalogueItemOut]:
     """What a pool may name there: images of this account, sizes of machines, locations."""
     found = master.clouds.get(name).catalogue(kind)

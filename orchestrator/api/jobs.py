@@ -1,4 +1,4 @@
-"""Jobs: submit, list, show, logs, explain, cancel."""
+"""Jobs: submit, list, show, explain, cancel."""
 
 from __future__ import annotations
 
@@ -6,33 +6,40 @@ import asyncio
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Body, Query, Request, Security
-from fastapi.responses import PlainTextResponse, Response
+from fastapi import APIRouter, Body, Header, Query, Request
+from fastapi.responses import Response
 
-from orchestrator.api.auth import Caller, authenticated, bearer
-from orchestrator.api.deps import MasterDep
-from orchestrator.api.problems import PROBLEMS, Problem, answer_to, not_found
+from orchestrator.api.auth import Who, authenticated, needs, permit, permit_adding
+from orchestrator.api.deps import MasterDep, find_job, get_job
+from orchestrator.api.problems import PROBLEMS, FieldProblem, Problem, answer_to, not_found
+from orchestrator.api.record import address_of
 from orchestrator.api.shapes import (
     AttemptOut,
     Before,
     CancelOut,
     ExplanationOut,
     JobOut,
+    JobWithRunsOut,
     Limit,
     Page,
+    RerunIn,
     RowId,
     SubmittedOut,
     TaskOut,
+    TaskSummaryOut,
 )
 from orchestrator.app import Master
 from orchestrator.faultpoints import reach
 from orchestrator.fleet.explain import explain_job
 from orchestrator.jobs import spec
 from orchestrator.jobs.cancel import cancel
-from orchestrator.jobs.submit import submit
-from orchestrator.model.states import JobState
+from orchestrator.jobs.rerun import Rerun, rerun
+from orchestrator.jobs.submit import Submitted, submit
+from orchestrator.model.states import JOB_OPEN, JobState, TaskState
+from orchestrator.people.roles import Permission, Role
 from orchestrator.store import queries
 from orchestrator.store.trouble import trouble_of
+from orchestrator.store.writer import Tx
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], responses=PROBLEMS)
 LARGEST_FILE = 16 << 20
@@ -45,6 +52,10 @@ DOCUMENT = {
         "application/yaml": {"schema": {"type": "string", "description": "a job file"}},
     },
 }
+MAY_SUBMIT = Permission(Role.OPERATOR, of_client=True)
+TaskName = Annotated[
+    str | None, Query(max_length=120, description="the task's name, an element's such as shard[3]; none where it is alone")
+]
 _call = {
     "parameters": [
         {
@@ -65,7 +76,8 @@ _call = {
 }
 
 
-@router.post("", status_code=201, response_model=SubmittedOut, openapi_extra=_call, dependencies=[Security(bearer)])
+@router.post("", status_code=201, response_model=SubmittedOut, openapi_extra=_call)
+@needs(MAY_SUBMIT.role, of_client=MAY_SUBMIT.of_client)
 async def submit_job(request: Request) -> Response:
     """Submit a job file. With an `Idempotency-Key`, asking again gives the same job."""
     # A plain handler, to which `api.http` leads straight: the framework's own way costs as much as the whole submission.
@@ -81,19 +93,23 @@ async def submit_job(request: Request) -> Response:
 
 async def _submitted(request: Request) -> Response:
     master: Master = request.app.state.master
-    actor = authenticated(request)
+    who = await authenticated(request)
+    permit(who, MAY_SUBMIT)
+    permit_adding(request)
     key = request.headers.get("idempotency-key")
     if key is not None and len(key) > LONGEST_KEY:
         raise Problem(422, "The request is not valid", f"Idempotency-Key may have {LONGEST_KEY} characters; shorten it")
     dry = request.query_params.get("dry_commands", "false")
     if dry not in ("true", "false"):
         raise Problem(422, "The request is not valid", f"dry_commands is {dry!r}; write true or false")
-    document = await read_document(request)
-    large = int(request.headers.get("content-length", "0") or 0) > QUICK
-    job = await asyncio.to_thread(spec.parse, document) if large else spec.parse(document)
+    job = await read_job(request)
+    if not who.sees(job.client):
+        told = f"{who.actor} is limited to client {who.client}; write client: {who.client}"
+        raise Problem(403, "Not allowed", told, [FieldProblem(path="client", message=told)])
+    origin = f"from {address_of(request.scope)}"
     reach("submit.before_write")
     done = await master.writer.awrite(
-        lambda tx: submit(tx, job, actor=actor, idempotency_key=key, dry_commands=dry == "true")
+        lambda tx: submit(tx, job, actor=who.actor, idempotency_key=key, origin=origin, dry_commands=dry == "true")
     )
     reach("submit.before_answer")
     body = orjson.dumps({"id": done.job_id, "repeated": done.repeated})
@@ -101,9 +117,10 @@ async def _submitted(request: Request) -> Response:
 
 
 @router.get("")
+@needs(Role.VIEWER, of_client=True)
 def list_jobs(
     master: MasterDep,
-    _: Caller,
+    who: Who,
     limit: Limit = 50,
     before: Before = None,
     state: JobState | None = None,
@@ -111,76 +128,65 @@ def list_jobs(
 ) -> Page[JobOut]:
     """Jobs, newest first."""
     with master.engine.connect() as connection:
-        rows = queries.list_jobs(connection, limit, before, state, client)
+        rows = queries.list_jobs(connection, limit, before, state, client, who.client)
     return Page(items=[JobOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
 
 
 @router.get("/{job_id}")
-def show_job(master: MasterDep, _: Caller, job_id: RowId) -> JobOut:
+@needs(Role.VIEWER, of_client=True)
+def show_job(master: MasterDep, who: Who, job_id: RowId) -> JobWithRunsOut:
     with master.engine.connect() as connection:
-        row = queries.get_job(connection, job_id)
-    if row is None:
-        raise not_found("job", job_id)
-    return JobOut(**row)
+        row = get_job(connection, who, job_id)
+        before, after = queries.runs_before(connection, row["rerun_of"]), queries.reruns_of(connection, job_id)
+    return JobWithRunsOut(**row, runs_before=before, reruns=after)
 
 
 @router.get("/{job_id}/tasks")
+@needs(Role.VIEWER, of_client=True)
 def list_tasks(
-    master: MasterDep, _: Caller, job_id: RowId, limit: Limit = 1000, after: Annotated[int, Query(ge=0, lt=1 << 62)] = 0
+    master: MasterDep,
+    who: Who,
+    job_id: RowId,
+    limit: Limit = 1000,
+    after: Annotated[int, Query(ge=0, lt=1 << 62)] = 0,
+    state: TaskState | None = None,
+    name: TaskName = None,
 ) -> Page[TaskOut]:
-    """The job's tasks in the order of its file; `next` is the `after` of the next page."""
+    """The job's tasks in the order of its file; `next` is the `after` of the next page. The name of an array is that of
+    all its elements."""
     with master.engine.connect() as connection:
-        if queries.get_job(connection, job_id) is None:
-            raise not_found("job", job_id)
-        rows = queries.list_tasks(connection, job_id, limit, after)
+        get_job(connection, who, job_id)
+        rows = queries.list_tasks(connection, job_id, limit, after, name, state)
     return Page(items=[TaskOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
 
 
+@router.get("/{job_id}/tasks/summary")
+@needs(Role.VIEWER, of_client=True)
+def summarise_tasks(master: MasterDep, who: Who, job_id: RowId) -> list[TaskSummaryOut]:
+    """How many tasks of which name are in which state, an array as one, in the order of the job file."""
+    with master.engine.connect() as connection:
+        get_job(connection, who, job_id)
+        return [TaskSummaryOut(**row) for row in queries.summary_of_tasks(connection, job_id)]
+
+
 @router.get("/{job_id}/attempts")
+@needs(Role.VIEWER, of_client=True)
 def list_attempts(
-    master: MasterDep, _: Caller, job_id: RowId, limit: Limit = 1000, before: Before = None
+    master: MasterDep, who: Who, job_id: RowId, limit: Limit = 1000, before: Before = None
 ) -> Page[AttemptOut]:
     """Every try of every task of the job, newest first: where it ran, how it ended and why."""
     with master.engine.connect() as connection:
-        if queries.get_job(connection, job_id) is None:
-            raise not_found("job", job_id)
+        get_job(connection, who, job_id)
         rows = queries.list_attempts(connection, job_id, limit, before)
     return Page(items=[AttemptOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
 
 
-@router.get("/{job_id}/logs", response_class=PlainTextResponse)
-def read_log(
-    master: MasterDep,
-    _: Caller,
-    job_id: RowId,
-    task: Annotated[
-        str | None, Query(max_length=100, description="the task's name; needed where there are several")
-    ] = None,
-    offset: Annotated[int, Query(ge=0, lt=1 << 62)] = 0,
-    limit: Annotated[int, Query(ge=1, le=16 << 20)] = 1 << 20,
-) -> PlainTextResponse:
-    """Output of the last attempt of a task, from a byte offset; `X-Log-Size` says how much there is."""
-    with master.engine.connect() as connection:
-        job = queries.get_job(connection, job_id)
-        if job is None:
-            raise not_found("job", job_id)
-        chosen = queries.list_tasks(connection, job_id, 10, name=task)
-    if not chosen:
-        raise Problem(404, "Not found", f"job {job_id} has no task {task!r}; see `orchestrator job show {job_id}`")
-    if len(chosen) > 1:
-        names = ", ".join(row["name"] for row in chosen) + (", …" if job["tasks"] > len(chosen) else "")
-        raise Problem(422, "Which task?", f"job {job_id} has {job['tasks']} tasks; name one with `task`: {names}")
-    attempt = chosen[0]["attempt_id"]
-    data = master.logs.read(attempt, offset, limit) if attempt else b""
-    size = master.logs.size(attempt) if attempt else 0
-    headers = {"X-Log-Size": str(size), "X-Log-Attempt": str(attempt or 0), "X-Task-State": chosen[0]["state"]}
-    return PlainTextResponse(data, headers=headers)
-
-
 @router.get("/{job_id}/explain")
-def explain(master: MasterDep, _: Caller, job_id: RowId) -> ExplanationOut:
+@needs(Role.VIEWER, of_client=True)
+def explain(master: MasterDep, who: Who, job_id: RowId) -> ExplanationOut:
     """Why the job is as it is, in plain sentences, and what is expected next."""
     with master.engine.connect() as connection:
+        get_job(connection, who, job_id)
         found = explain_job(connection, job_id, master.clock())
     if found is None:
         raise not_found("job", job_id)
@@ -188,13 +194,14 @@ def explain(master: MasterDep, _: Caller, job_id: RowId) -> ExplanationOut:
 
 
 @router.post("/{job_id}/cancel")
-async def cancel_job(master: MasterDep, caller: Caller, job_id: RowId, _: Annotated[Any, Body()] = None) -> CancelOut:
+@needs(Role.OPERATOR, of_client=True)
+async def cancel_job(master: MasterDep, who: Who, job_id: RowId, _: Annotated[Any, Body()] = None) -> CancelOut:
     """Ask the job to stop; its running tasks get TERM, and KILL after their grace."""
 
     def work(tx: Any) -> bool | None:
-        if queries.get_job(tx.connection, job_id) is None:
+        if find_job(tx.connection, who, job_id) is None:
             return None
-        return cancel(tx, job_id, actor=caller)
+        return cancel(tx, job_id, actor=who.actor)
 
     done = await master.writer.awrite(work)
     if done is None:
@@ -202,7 +209,36 @@ async def cancel_job(master: MasterDep, caller: Caller, job_id: RowId, _: Annota
     return CancelOut(id=job_id, cancelling=done)
 
 
-async def read_document(request: Request) -> str | bytes | dict[str, Any]:
+@router.post("/{job_id}/rerun", status_code=201)
+@needs(Role.OPERATOR, of_client=True)
+async def rerun_job(
+    master: MasterDep,
+    who: Who,
+    job_id: RowId,
+    body: RerunIn,
+    idempotency_key: Annotated[str | None, Header(max_length=LONGEST_KEY)] = None,
+) -> SubmittedOut:
+    """Do an ended job again, as a new job: all of it, or only some tasks and what needs them, the others kept."""
+    asked = Rerun(body.from_, body.failed, body.params)
+
+    def work(tx: Tx) -> Submitted:
+        job = get_job(tx.connection, who, job_id)
+        if job["state"] in JOB_OPEN:
+            raise Problem(409, "Not ended yet", f"job {job_id} is {job['state']}; wait for its end, or cancel it first")
+        return rerun(tx, job_id, asked, actor=who.actor, idempotency_key=idempotency_key)
+
+    done = await master.writer.awrite(work)
+    return SubmittedOut(id=done.job_id, repeated=done.repeated)
+
+
+async def read_job(request: Request) -> spec.JobSpec:
+    """The checked job file of a request, a large one checked on a thread."""
+    document = await _document(request)
+    large = int(request.headers.get("content-length", "0") or 0) > QUICK
+    return await asyncio.to_thread(spec.parse, document) if large else spec.parse(document)
+
+
+async def _document(request: Request) -> str | bytes | dict[str, Any]:
     body = await request.body()
     if len(body) > LARGEST_FILE:
         raise Problem(413, "Too large", f"a job file may have {LARGEST_FILE} bytes; split the job")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query
 
-from orchestrator.api.auth import Caller
+from orchestrator.api.auth import Caller, needs
 from orchestrator.api.deps import MasterDep
 from orchestrator.api.problems import CLOUD_PROBLEMS, PROBLEMS, Problem, not_found
 from orchestrator.api.shapes import Before, ConsoleOut, ExplanationOut, Limit, NodeOut, Page, RowId
@@ -14,12 +14,14 @@ from orchestrator.app import Master
 from orchestrator.fleet import leaving
 from orchestrator.fleet.explain import explain_node
 from orchestrator.model.states import NodeState
+from orchestrator.people.roles import Role
 from orchestrator.store import queries
 
 router = APIRouter(prefix="/api/v1/nodes", tags=["nodes"], responses=PROBLEMS)
 
 
 @router.get("")
+@needs(Role.VIEWER)
 def list_nodes(
     master: MasterDep,
     _: Caller,
@@ -38,11 +40,13 @@ def list_nodes(
 
 
 @router.get("/{node_id}")
+@needs(Role.VIEWER)
 def show_node(master: MasterDep, _: Caller, node_id: RowId) -> NodeOut:
     return NodeOut.of(_get(master, node_id), master.clock())
 
 
 @router.get("/{node_id}/explain")
+@needs(Role.VIEWER)
 def explain(master: MasterDep, _: Caller, node_id: RowId) -> ExplanationOut:
     """Why the node exists, how it is, what it did, and what is expected next."""
     with master.engine.connect() as connection:
@@ -53,6 +57,7 @@ def explain(master: MasterDep, _: Caller, node_id: RowId) -> ExplanationOut:
 
 
 @router.get("/{node_id}/console", responses=CLOUD_PROBLEMS)
+@needs(Role.VIEWER)
 def console(master: MasterDep, _: Caller, node_id: RowId) -> ConsoleOut:
     """The boot log: what was kept when its boot failed, else what its cloud has of it now."""
     with master.engine.connect() as connection:
@@ -67,6 +72,7 @@ def console(master: MasterDep, _: Caller, node_id: RowId) -> ConsoleOut:
 
 
 @router.post("/{node_id}/terminate", status_code=202)
+@needs(Role.OPERATOR)
 async def terminate(
     master: MasterDep,
     caller: Caller,
@@ -92,6 +98,7 @@ async def terminate(
 
 
 @router.post("/{node_id}/protect")
+@needs(Role.OPERATOR)
 async def protect(
     master: MasterDep,
     caller: Caller,

@@ -7,13 +7,14 @@ import asyncio
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from orchestrator.api.auth import Caller
+from orchestrator.api.auth import Who, needs
 from orchestrator.api.deps import MasterDep
-from orchestrator.api.jobs import DOCUMENT, read_document
-from orchestrator.api.problems import PROBLEMS
+from orchestrator.api.jobs import DOCUMENT, read_job
+from orchestrator.api.problems import PROBLEMS, FieldProblem, Problem
 from orchestrator.app import Master
 from orchestrator.fleet.forecast import Asked, Forecast, Place, forecast
 from orchestrator.jobs import spec
+from orchestrator.people.roles import Role
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], responses=PROBLEMS)
 NAMED = 20  # tasks told of by name
@@ -106,9 +107,13 @@ class PlanOut(BaseModel):
 
 
 @router.post("/plan", openapi_extra={"requestBody": DOCUMENT})
-async def plan_job(master: MasterDep, _: Caller, request: Request) -> PlanOut:
+@needs(Role.OPERATOR, of_client=True)
+async def plan_job(master: MasterDep, who: Who, request: Request) -> PlanOut:
     """Check a job file and say what would be launched where, why, and at which price. Nothing is created."""
-    job = spec.parse(await read_document(request))
+    job = await read_job(request)
+    if not who.sees(job.client):
+        told = f"{who.actor} is limited to client {who.client}; write client: {who.client}"
+        raise Problem(403, "Not allowed", told, [FieldProblem(path="client", message=told)])
     found = await asyncio.to_thread(_forecast, master, job)
     return PlanOut(
         name=job.name,

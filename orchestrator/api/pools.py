@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from fastapi import Path as UrlPath
 
-from orchestrator.api.auth import Caller
+from orchestrator.api.auth import Caller, needs
 from orchestrator.api.deps import MasterDep
 from orchestrator.api.problems import PROBLEMS, FieldProblem, Problem, not_found
 from orchestrator.api.shapes import (
@@ -26,6 +26,7 @@ from orchestrator.api.shapes import (
 from orchestrator.app import Master
 from orchestrator.fleet import joining, pools
 from orchestrator.fleet.explain import explain_pool
+from orchestrator.people.roles import Role
 from orchestrator.store import queries
 from providers.base import Misconfigured, ProviderError
 
@@ -34,12 +35,14 @@ PoolName = Annotated[str, UrlPath(max_length=100)]
 
 
 @router.get("")
+@needs(Role.VIEWER)
 def list_pools(master: MasterDep, _: Caller) -> Page[PoolOut]:
     with master.engine.connect() as connection:
         return Page(items=[PoolOut(**row, currency=master.settings.currency) for row in queries.list_pools(connection)])
 
 
 @router.post("", status_code=201)
+@needs(Role.ADMIN)
 async def create_pool(master: MasterDep, caller: Caller, body: PoolIn) -> PoolOut:
     """Create a pool. Its cloud must be one of the settings', its launch template one that the cloud's provider takes."""
     if body.min_nodes > body.max_nodes:
@@ -59,11 +62,13 @@ async def create_pool(master: MasterDep, caller: Caller, body: PoolIn) -> PoolOu
 
 
 @router.get("/{name}")
+@needs(Role.VIEWER)
 def show_pool(master: MasterDep, _: Caller, name: PoolName) -> PoolOut:
     return PoolOut(**_get(master, name))
 
 
 @router.patch("/{name}")
+@needs(Role.OPERATOR)
 async def change_pool(master: MasterDep, caller: Caller, name: PoolName, body: PoolChange) -> PoolOut:
     """Scale (`min_nodes`: nodes without a token that are kept up), set the cap, pause or resume."""
     pool = await asyncio.to_thread(_get, master, name)
@@ -86,6 +91,7 @@ async def change_pool(master: MasterDep, caller: Caller, name: PoolName, body: P
 
 
 @router.delete("/{name}", status_code=202)
+@needs(Role.ADMIN)
 async def delete_pool(master: MasterDep, caller: Caller, name: PoolName) -> PoolOut:
     """Delete a pool: its nodes drain and leave, then it is gone. Refused while tasks are still to run there."""
     pool = await asyncio.to_thread(_get, master, name)
@@ -103,6 +109,7 @@ async def delete_pool(master: MasterDep, caller: Caller, name: PoolName) -> Pool
 
 
 @router.get("/{name}/nodes")
+@needs(Role.VIEWER)
 def pool_nodes(master: MasterDep, _: Caller, name: PoolName, limit: Limit = 100, before: Before = None) -> Page[NodeOut]:
     pool = _get(master, name)
     with master.engine.connect() as connection:
@@ -113,6 +120,7 @@ def pool_nodes(master: MasterDep, _: Caller, name: PoolName, limit: Limit = 100,
 
 
 @router.post("/{name}/enrolments", status_code=201)
+@needs(Role.OPERATOR)
 async def enrol(master: MasterDep, caller: Caller, name: PoolName, body: EnrolmentIn) -> EnrolmentOut:
     """Places for machines that exist already, and the command that each of them is to run, as root, until `expires_at`."""
     pool = await asyncio.to_thread(_get, master, name)
@@ -129,6 +137,7 @@ async def enrol(master: MasterDep, caller: Caller, name: PoolName, body: Enrolme
 
 
 @router.get("/{name}/explain")
+@needs(Role.VIEWER)
 def explain(master: MasterDep, _: Caller, name: PoolName) -> ExplanationOut:
     """What is asked of the pool, what it has, and what holds it back."""
     pool = _get(master, name)

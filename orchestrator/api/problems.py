@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import sqlite3
 
-import psycopg
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -41,8 +39,19 @@ class ProblemDetails(BaseModel):
 class Problem(Exception):
     """Raise it anywhere below an endpoint."""
 
-    def __init__(self, status: int, title: str, detail: str, errors: list[FieldProblem] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        errors: list[FieldProblem] | None = None,
+        *,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(detail)
+        self.headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+        if retry_after_s is not None:
+            self.headers["Retry-After"] = str(math.ceil(retry_after_s))
         self.body = ProblemDetails(title=title, status=status, detail=detail, errors=errors or [])
 
 
@@ -85,8 +94,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(StoreTrouble)
     @app.exception_handler(SQLAlchemyError)
-    @app.exception_handler(sqlite3.Error)
-    @app.exception_handler(psycopg.Error)
+    @app.exception_handler(app.state.master.engine.dialect.loaded_dbapi.Error)  # bare, of prepared statements
     @app.exception_handler(OSError)
     async def _store(request: Request, error: Exception) -> JSONResponse:
         trouble = trouble_of(error)
@@ -106,8 +114,7 @@ def answer_to(error: Problem | SpecError | StoreTrouble) -> JSONResponse:
         body = ProblemDetails(title=title, status=status_of(error), detail=str(error))
         return answer(body, {"Retry-After": str(error.retry_after_s)})
     if isinstance(error, Problem):
-        headers = {"WWW-Authenticate": "Bearer"} if error.body.status == 401 else None
-        return answer(error.body, headers)
+        return answer(error.body, error.headers)
     errors = [FieldProblem(path=path, message=message) for path, message in error.problems]
     return answer(ProblemDetails(title="The job file is refused", status=422, detail=str(error), errors=errors))
 

@@ -11,7 +11,7 @@ from fastapi import Query
 from pydantic import BaseModel, BeforeValidator, Field, create_model
 
 from orchestrator.fleet.health import signals
-from orchestrator.jobs.spec import Name
+from orchestrator.jobs.spec import EnvName, EnvValue, Name
 from providers.base import Verdict
 
 T = TypeVar("T")
@@ -19,6 +19,7 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="most items of one page"
 Before = Annotated[
     int | None, Query(ge=1, lt=1 << 62, description="only items with a smaller id: the cursor of the last page")
 ]
+NO_NUL = r"^[^\x00]*$"  # PostgreSQL keeps no text with one in it
 RowId = Annotated[int, Field(ge=1, lt=1 << 62)]
 
 
@@ -46,6 +47,36 @@ class JobOut(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     cancel_requested_at: datetime | None
+    rerun_of: int | None = Field(description="the job that it does again")
+
+
+class JobWithRunsOut(JobOut):
+    runs_before: list[int] = Field(description="the jobs that it is a rerun of, the nearest first")
+    reruns: list[int] = Field(description="the jobs that did it again")
+
+
+class RerunIn(BaseModel):
+    """Which tasks of an ended job run again; neither `from` nor `failed`: all. What succeeded else is kept."""
+
+    model_config = {"extra": "forbid"}
+
+    from_: Annotated[list[Annotated[str, Field(max_length=120)]], Field(alias="from", max_length=1000)] = []
+    failed: bool = Field(False, description="what did not succeed, and all that needs it")
+    params: dict[EnvName, EnvValue] = Field({}, description="over those of the job")
+
+
+class ArtifactOut(BaseModel):
+    """A file that a task left; `number` is which try of its task wrote it."""
+
+    id: int
+    job_id: int
+    task: str
+    attempt_id: int
+    number: int
+    path: str = Field(description="relative to the attempt's work folder")
+    size: int
+    sha256: str
+    stored_at: datetime
 
 
 class TaskOut(BaseModel):
@@ -62,12 +93,27 @@ class TaskOut(BaseModel):
     labels: list[str] | None = Field(description="what the pool of its node must have")
     attempts: int
     exit_code: int | None
+    condition: str | None
+    skipped_because: str | None = Field(description="of a skipped one: condition or upstream_failed")
+    progress: float | None = Field(description="0 … 1, as it reports while it runs")
+    progress_note: str | None
+    values: dict[str, str] | None = Field(description="the variables that its array or matrix gave it")
+    outputs: dict[str, str] | None = Field(description="what it wrote to its output file")
     node_id: int | None = Field(description="where its last attempt ran")
     attempt_id: int | None = Field(description="its last attempt, whose log is shown")
     run_after: datetime | None
     queued_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
+
+
+class TaskSummaryOut(BaseModel):
+    """The tasks of one name in the job file: a task by itself, or all elements of an array."""
+
+    name: str
+    tasks: int
+    states: dict[str, int] = Field(description="how many are in which state")
+    progress: float = Field(description="how much of them is done, 0 … 1; running ones by what they report")
 
 
 class AttemptOut(BaseModel):

@@ -8,11 +8,12 @@ from fastapi import APIRouter
 from fastapi import Path as UrlPath
 from pydantic import BaseModel, Field
 
-from orchestrator.api.auth import Caller
+from orchestrator.api.auth import Caller, needs
 from orchestrator.api.deps import MasterDep
 from orchestrator.api.problems import PROBLEMS, Problem
 from orchestrator.app import Master
 from orchestrator.jobs import shares
+from orchestrator.people.roles import Role
 
 router = APIRouter(prefix="/api/v1/clients", tags=["clients"], responses=PROBLEMS)
 ClientName = Annotated[str, UrlPath(max_length=100)]
@@ -36,11 +37,13 @@ class ShareOut(BaseModel):
 
 
 @router.get("/{name}/share")
+@needs(Role.VIEWER)
 def show_share(master: MasterDep, _: Caller, name: ClientName) -> ShareOut:
     return _get(master, name)
 
 
 @router.patch("/{name}/share")
+@needs(Role.ADMIN)
 async def change_share(master: MasterDep, caller: Caller, name: ClientName, body: ShareChange) -> ShareOut:
     """Weigh a client against the others, or let all its jobs go before theirs."""
 

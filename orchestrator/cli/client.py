@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,7 +40,15 @@ class Unreachable(Complaint):
 class Client:
     """Calls to one master. `token_hint` tells a caller who is not known where a token is."""
 
-    def __init__(self, url: str, token: str | None, *, certificate: Path | None = None, token_hint: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        *,
+        certificate: Path | None = None,
+        pin: str | None = None,
+        token_hint: str = "",
+    ) -> None:
         self.url = url.rstrip("/")
         self._token_hint = token_hint
         parts = urlsplit(self.url)
@@ -52,7 +61,7 @@ class Client:
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=httpx.Timeout(120.0, connect=10.0),
             # Reading all public authorities takes a third of a second, and plain HTTP has no use for them.
-            verify=_trust(certificate) if parts.scheme == "https" else False,
+            verify=_trust(parts.hostname, parts.port or 443, certificate, pin) if parts.scheme == "https" else False,
             # Straight to this host, whatever proxy the environment names.
             trust_env=parts.hostname not in ("localhost", "127.0.0.1", "::1"),
         )
@@ -96,14 +105,24 @@ class Client:
         return self._checked(response)
 
     @contextmanager
-    def stream(self, path: str) -> Iterator[Iterator[str]]:
+    def stream(self, path: str, **query: Any) -> Iterator[Iterator[str]]:
         """The lines of an answer that does not end. Silence longer than two keep-alives is a broken line."""
         timeout = httpx.Timeout(35.0, connect=10.0)
-        with self._failures(), self._http.stream("GET", path, timeout=timeout) as response:
+        asked = {key: value for key, value in query.items() if value is not None}
+        with self._failures(), self._http.stream("GET", path, params=asked, timeout=timeout) as response:
             if response.is_error:
                 response.read()
             self._checked(response)
             yield response.iter_lines()
+
+    @contextmanager
+    def pieces(self, path: str) -> Iterator[Iterator[bytes]]:
+        """The bytes of an answer, as they come."""
+        with self._failures(), self._http.stream("GET", path) as response:
+            if response.is_error:
+                response.read()
+            self._checked(response)
+            yield response.iter_bytes(1 << 20)
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
@@ -113,7 +132,7 @@ class Client:
             sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             what = f"no master answers at {self.url} ({error or type(error).__name__})"
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                fix = "name its certificate as tls_cert in the settings, and use a host name that stands in it"
+                fix = "give its certificate by --ca-file, or its pin by --pin, and use a host name that stands in it"
                 raise Unreachable(f"{what}; {fix}", sent=sent) from error
             fix = "start one with `orchestrator serve`, or name another with --url or ORCHESTRATOR_URL"
             raise Unreachable(f"{what}; {fix}", sent=sent) from error
@@ -143,16 +162,34 @@ class Client:
             raise Unreachable(f"{self.url} does not answer as a master does (no JSON); check --url") from None
 
 
-def _trust(certificate: Path | None) -> ssl.SSLContext:
-    """Public authorities, and the master's own certificate where the settings name one."""
+def _trust(host: str, port: int, certificate: Path | None, pin: str | None) -> ssl.SSLContext:
+    """Public authorities, and the master's own certificate where it is named; the pinned one alone where a pin is."""
+    if pin is not None:
+        return _pinned(host, port, pin.lower().removeprefix("sha256:").replace(":", ""))
     context = ssl.create_default_context()
     if certificate is not None:
         try:
             context.load_verify_locations(certificate)
         except (OSError, ssl.SSLError) as error:
             raise Complaint(
-                f"tls_cert: {certificate} cannot be read as a certificate ({error}); mend the settings"
+                f"{certificate} cannot be read as a certificate ({error}); mend --ca-file or tls_cert"
             ) from error
         # Trust it as it is, also where the authority that signed it is unknown here.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def _pinned(host: str, port: int, pin: str) -> ssl.SSLContext:
+    """Trust in the one certificate that has this SHA-256, whatever names stand in it. Raises Complaint, Unreachable."""
+    try:
+        der = ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((host, port), timeout=10.0))
+    except (OSError, ValueError) as error:
+        raise Unreachable(f"no master answers at {host} port {port} ({error}); check --url", sent=False) from error
+    found = hashlib.sha256(der).hexdigest()
+    if found != pin:
+        raise Complaint(f"the certificate at {host} has the pin {found}, not the one given; ask who runs the master")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(cadata=der)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context

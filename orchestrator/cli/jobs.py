@@ -1,24 +1,27 @@
-"""`orchestrator job …`: list, show, logs, explain, wait, cancel."""
+"""`orchestrator job …`: list, show, logs, explain, wait, cancel, rerun."""
 
 from __future__ import annotations
 
-import sys
-import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.render import ago, at, explanation, fields, lasted, table
+from orchestrator.cli.artifacts import artifacts, download
+from orchestrator.cli.logs import JobId, logs
+from orchestrator.cli.render import ago, at, bar, counts, explanation, fields, lasted, table
 from orchestrator.cli.session import Session, command, say
-
-if TYPE_CHECKING:
-    from orchestrator.cli.client import Client
+from orchestrator.cli.waiting import (
+    How,
+    OnInterruptOption,
+    Quiet,
+    WaitTimeout,
+    at_first,
+    wait_for,
+    with_statuses_above,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: what was submitted, how it is, and why.")
-JobId = Annotated[int, typer.Argument(metavar="JOB", min=1, help="number of a job")]
-ENDED = ("succeeded", "failed", "cancelled", "skipped")
-TASKS = 10_000
-FOLLOW_S = 0.5
+LISTED = 100
 
 
 @command(app, "list")
@@ -36,10 +39,22 @@ def list_jobs(
 
 
 @command(app, "show")
-def show(session: Session, job: JobId) -> None:
-    """One job with its tasks (in JSON: `task_list`)."""
+def show(
+    session: Session,
+    job: JobId,
+    name: Annotated[str | None, typer.Option(help="only this task, or the elements of this array")] = None,
+    state: Annotated[str | None, typer.Option(help="only tasks that are so: failed, running, …")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="most tasks listed one by one; of more there is a summary")] = LISTED,
+) -> None:
+    """One job with its tasks (in JSON: `task_list`, and `task_summary` by name)."""
     found = session.api.get(f"jobs/{job}")
-    tasks = session.api.page(f"jobs/{job}/tasks", TASKS, cursor="after")["items"]
+    summary = session.api.get(f"jobs/{job}/tasks/summary")
+    chosen = name is not None or state is not None
+    many = found["tasks"] > limit and not chosen
+    page = session.api.page(
+        f"jobs/{job}/tasks", limit, cursor="after", name=name, state="failed" if many and not session.json else state
+    )
+    tasks = page["items"]
 
     def text() -> None:
         fields(
@@ -50,6 +65,8 @@ def show(session: Session, job: JobId) -> None:
                 ("state", found["state"]),
                 ("reason", found["reason"]),
                 ("token", found["token"]),
+                ("rerun of", ", again of ".join(map(str, found["runs_before"]))),
+                ("rerun by", ", ".join(map(str, found["reruns"]))),
                 ("tasks", f"{found['tasks'] - found['open_tasks']} of {found['tasks']} ended"),
                 ("submitted", f"{at(found['submitted_at'])} by {found['submitted_by']}"),
                 ("ran for", lasted(found["started_at"], found["finished_at"])),
@@ -57,42 +74,21 @@ def show(session: Session, job: JobId) -> None:
             ]
         )
         print()
-        columns = ("task", "state", "pool", "node", "attempts", "exit", "ran for", "reason")
-        table(columns, map(_task_row, tasks), "It has no tasks.")
+        if many:
+            table(("tasks", "number", "done", "states"), map(_summary_row, summary), "It has no tasks.")
+            print()
+        if tasks or not many:
+            columns = ("task", "state", "pool", "node", "attempts", "exit", "ran for", "reason")
+            table(columns, map(_task_row, tasks), "It has no such tasks." if chosen else "It has no tasks.")
+        if page["next"]:
+            say(f"there are more; --limit {limit * 10} shows more of them")
 
-    session.show({**found, "task_list": tasks}, text)
+    session.show({**found, "task_list": tasks, "task_summary": summary}, text)
 
 
-@command(app, "logs")
-def logs(
-    session: Session,
-    job: JobId,
-    task: Annotated[str | None, typer.Option(help="name of the task; needed where there are several")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until the task has ended")] = False,
-) -> None:
-    """What a task wrote, byte for byte (`--output` changes nothing here)."""
-    offset, attempt, told = 0, "0", False
-    while True:
-        response = _patient(session.api, follow, f"jobs/{job}/logs", task=task, offset=offset)
-        headers, data = response.headers, response.content
-        if headers["X-Log-Attempt"] != attempt:
-            if attempt != "0":
-                say(f"the task is tried again (attempt {headers['X-Log-Attempt']})")
-            first, attempt = attempt == "0", headers["X-Log-Attempt"]
-            if not first:
-                offset = 0
-                continue
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-        offset += len(data)
-        if offset < int(headers["X-Log-Size"]) and data:
-            continue
-        if not follow or headers["X-Task-State"] in ENDED:
-            return
-        if attempt == "0" and not told:
-            say(f"the task is {headers['X-Task-State']}: nothing is written yet (`orchestrator job explain {job}`)")
-            told = True
-        time.sleep(FOLLOW_S)
+command(app, "logs")(logs)
+command(app, "artifacts")(artifacts)
+command(app, "download")(download)
 
 
 @command(app, "explain")
@@ -103,12 +99,18 @@ def explain(session: Session, job: JobId) -> None:
 
 
 @command(app, "wait")
-def wait(session: Session, job: JobId) -> None:
-    """Wait until it has ended. Exit status: 0 succeeded, 1 failed, 3 cancelled."""
-    from orchestrator.cli.waiting import wait_for
-
-    session.api.get(f"jobs/{job}")
-    wait_for(session, job)
+def wait(
+    session: Session,
+    job: JobId,
+    quiet: Quiet = False,
+    wait_timeout: WaitTimeout = None,
+    on_interrupt: OnInterruptOption = None,
+) -> None:
+    """Wait until it has ended; the exit status is the job's, as with `submit --wait`."""
+    how = How.asked(quiet, wait_timeout, on_interrupt)
+    with with_statuses_above():
+        at_first(how).until_answered(lambda: session.api.get(f"jobs/{job}"))
+        wait_for(session, job, how)
 
 
 @command(app, "cancel")
@@ -119,13 +121,27 @@ def cancel(session: Session, job: JobId) -> None:
     session.show(done, lambda: print(told))
 
 
-def _patient(api: Client, patient: bool, path: str, **query: Any) -> Any:
-    """One answer; while following, a master that is away is waited for."""
-    from orchestrator.cli.waiting import Patience
+@command(app, "rerun")
+def rerun(
+    session: Session,
+    job: JobId,
+    from_: Annotated[
+        list[str] | None, typer.Option("--from", metavar="TASK", help="this one and all that needs it; may be repeated")
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="what did not succeed, and all that needs it")] = False,
+    param: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="a parameter; wins over the job's")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="until it has ended; the exit status says how")] = False,
+    quiet: Quiet = False,
+    wait_timeout: WaitTimeout = None,
+    on_interrupt: OnInterruptOption = None,
+) -> None:
+    """Do an ended job again, as a new one: all of it, or from some tasks on; what succeeded else is kept."""
+    from orchestrator.cli.submit import create, params_of
 
-    if not patient:
-        return api.call("GET", path, query)
-    return Patience(say).until_answered(lambda: api.call("GET", path, query))
+    def body() -> dict[str, Any]:
+        return {"from": from_ or [], "failed": failed, "params": params_of(param or [])}
+
+    create(session, f"jobs/{job}/rerun", body, None, wait=wait, how=(quiet, wait_timeout, on_interrupt))
 
 
 def _table_of_jobs(jobs: list[dict[str, Any]]) -> None:
@@ -142,4 +158,13 @@ def _job_row(job: dict[str, Any]) -> tuple[object, ...]:
 def _task_row(task: dict[str, Any]) -> tuple[object, ...]:
     ran = lasted(task["started_at"], task["finished_at"])
     tries, code = task["attempts"], task["exit_code"]
-    return task["name"], task["state"], task["pool"], task["node_id"], tries, code, ran, task["reason"]
+    why = task["reason"]
+    if task["state"] == "running" and task["progress"] is not None:
+        why = " ".join([bar(task["progress"]), task["progress_note"] or ""]).strip()
+    if task["skipped_because"]:
+        why = f"{task['skipped_because']}: {why}"
+    return task["name"], task["state"], task["pool"], task["node_id"], tries, code, ran, why
+
+
+def _summary_row(row: dict[str, Any]) -> tuple[object, ...]:
+    return row["name"], row["tasks"], bar(row["progress"]), counts(row["states"])

@@ -58,6 +58,12 @@ def counts(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {state}" for state, count in numbers.items())
 
 
+def bar(done: float) -> str:
+    """`[########------------]  40%`: what a log of cron shows too."""
+    full = int(max(0.0, min(1.0, done)) * 20)
+    return f"[{'#' * full}{'-' * (20 - full)}] {int(done * 100):3d}%"
+
+
 def moment(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text).astimezone(UTC) if text else None
 

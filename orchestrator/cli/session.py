@@ -1,7 +1,7 @@
 """What every command has in common: where the master is, who calls, how to answer, and the exit status.
 
-0 done   1 the job failed, or the audit or the doctor found trouble   2 refused, or used wrongly   3 the job was cancelled
-4 no master answers   130 stopped with Ctrl-C
+0 done   1 the audit or the doctor found trouble   2 refused, or used wrongly   4 no master answers   130 Ctrl-C
+Where a job is waited for its own status takes their place (`cli.waiting`).
 """
 
 from __future__ import annotations
@@ -45,15 +45,31 @@ _COMMON: dict[str, Any] = {
         ),
     ],
     "config": ConfigFile,
+    "ca_file": Annotated[
+        Path | None,
+        typer.Option("--ca-file", envvar="ORCHESTRATOR_CA_FILE", help="certificate (PEM) to trust; default: the settings'"),
+    ],
+    "pin": Annotated[
+        str | None, typer.Option("--pin", envvar="ORCHESTRATOR_PIN", help="SHA-256 of the certificate to trust")
+    ],
 }
 
 
 class Session:
     """One command's run: its master, and how it wants the answer."""
 
-    def __init__(self, output: Output, url: str | None, token: str | None, config: Path | None) -> None:
+    def __init__(
+        self,
+        output: Output,
+        url: str | None,
+        token: str | None,
+        config: Path | None,
+        ca_file: Path | None = None,
+        pin: str | None = None,
+    ) -> None:
         self.json = output is Output.JSON
         self._url, self._token, self._config = url, token, config
+        self._ca_file, self._pin = ca_file, pin
 
     @property
     def url_given(self) -> bool:
@@ -68,18 +84,20 @@ class Session:
         """The master. Settings are read only where an option is missing. Raises Complaint."""
         from orchestrator.cli.client import Client
 
-        url = self._url or self.settings.url
+        url = self._url or self.settings.api_url
         token, hint = self._token, "the token given is not one of this master's; the first is in its data_dir, admin.token"
         if not token:
             token, hint = self._token_file(url)
-        certificate = self.settings.tls_cert if url.startswith("https:") else None
-        return Client(url, token, certificate=certificate, token_hint=hint)
+        certificate = self._ca_file
+        if certificate is None and self._pin is None and url.startswith("https:"):
+            certificate = self.settings.certificate
+        return Client(url, token, certificate=certificate, pin=self._pin, token_hint=hint)
 
     def _token_file(self, url: str) -> tuple[str | None, str]:
         """The master's first token, for the settings' own master or one on this host: it is not sent anywhere else."""
         file = self.settings.data_dir / ADMIN_FILE
         fix = f"give --token or ORCHESTRATOR_TOKEN; the master keeps its first token in its data_dir, {ADMIN_FILE}"
-        if url != self.settings.url and urlsplit(url).hostname not in LOOPBACK:
+        if url != self.settings.api_url and urlsplit(url).hostname not in LOOPBACK:
             return None, fix
         try:
             return file.read_text().strip(), f"the token in {file} is not one of this master's; {fix}"
@@ -150,15 +168,15 @@ def with_complaints(work: Callable[[], None]) -> None:
         raise typer.Exit(130) from None
 
 
-def load_settings(config: Path | None) -> Settings:
-    """The settings. Raises Complaint naming each wrong one."""
+def load_settings(config: Path | None, **given: object) -> Settings:
+    """The settings, with what was given on the command line over them. Raises Complaint naming each wrong one."""
     from pydantic import ValidationError
 
     from orchestrator.cli.client import Complaint
     from orchestrator.settings import CONFIG_FILE, load
 
     try:
-        return load(config)
+        return load(config, **given)
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, item['loc'])) or '$'}: {item['msg']}" for item in error.errors()]
         raise Complaint(*(f"settings ({config or CONFIG_FILE}): {line}; mend it" for line in lines)) from error

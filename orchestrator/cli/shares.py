@@ -1,4 +1,4 @@
-"""`orchestrator client …`: a client's share of the nodes that several use."""
+"""`orchestrator client weight` and `client priority`: a client's share of the nodes that several use."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from urllib.parse import quote
 
 import typer
 
-from orchestrator.cli.session import Session, command
+from orchestrator.cli.session import Session
 
-app = typer.Typer(no_args_is_help=True, help="Clients: who has which share.")
 Name = Annotated[str, typer.Argument(metavar="CLIENT", help="name of a client")]
 
 
-@command(app, "weight")
 def weight(
     session: Session,
     name: Name,
@@ -23,7 +21,6 @@ def weight(
     _share(session, name, {"weight": weight})
 
 
-@command(app, "priority")
 def priority(
     session: Session,
     name: Name,

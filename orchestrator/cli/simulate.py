@@ -15,6 +15,9 @@ def simulate(
     start: Annotated[int, typer.Option(help="Begin with this one.")] = 0,
     trace: Annotated[bool, typer.Option("--trace", help="Print all that happened (with --seed).")] = False,
     processes: Annotated[int | None, typer.Option(help="Play on so many cores; default: all.")] = None,
+    days: Annotated[
+        float | None, typer.Option(help="A soak: one installation that lives so many simulated days (with --seed).")
+    ] = None,
     mutants: Annotated[
         bool, typer.Option("--mutants", help="Switch each guard off in turn: each must be noticed.")
     ] = False,
@@ -25,6 +28,8 @@ def simulate(
     many.quiet()
     if mutants:
         _mutants(processes)
+    elif days is not None:
+        _soak(days, seed or 0)
     elif seed is not None:
         _one(seed, trace=trace)
     else:
@@ -43,6 +48,20 @@ def _one(seed: int, *, trace: bool) -> None:
     total = many.Total()
     total.add(outcome)
     typer.echo(f"seed {seed}: {outcome.broken or 'every promise was kept'}")
+    typer.echo(total.line())
+    raise typer.Exit(1 if outcome.broken else 0)
+
+
+def _soak(days: float, seed: int) -> None:
+    from orchestrator.simulation import many
+    from orchestrator.simulation.soak import soak
+
+    outcome = soak(days, seed, lambda rest: typer.echo(rest.line()))
+    if outcome.broken:
+        typer.echo("\n".join(outcome.trace[-SHOWN:]))
+    total = many.Total()
+    total.add(outcome)
+    typer.echo(f"{days:g} days of seed {seed}: {outcome.broken or 'every promise was kept'}")
     typer.echo(total.line())
     raise typer.Exit(1 if outcome.broken else 0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -13,7 +13,17 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli.interrupts import Interrupted, OnInterrupt
 from orchestrator.cli.session import Session, say
+from orchestrator.cli.waiting import (
+    How,
+    OnInterruptOption,
+    Quiet,
+    WaitTimeout,
+    at_first,
+    wait_for,
+    with_statuses_above,
+)
 
 TRIES = 3
 
@@ -29,52 +39,90 @@ def submit(
     dry_commands: Annotated[
         bool, typer.Option("--dry-commands", help="run `sleep 1` in place of each command, and all else as ever")
     ] = False,
-    idempotency_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="asking again with this key gives the same job, not another")
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key", "--idempotency-key", metavar="KEY", help="asking again with this key gives the same job, not another"
+        ),
     ] = None,
+    quiet: Quiet = False,
+    wait_timeout: WaitTimeout = None,
+    on_interrupt: OnInterruptOption = None,
 ) -> None:
     """Submit a job and print its number.
 
-    With --wait the exit status is 0 where it succeeded, 1 where it failed, 3 where it was cancelled, and 130 where
-    Ctrl-C ended the waiting and the job goes on.
+    With --wait the exit status is the job's: 0 where it succeeded, the first failed task's own (1 … 125), 203 where it
+    was cancelled; and 202 refused, 204 no master answers, 205 not in time, 128 + the signal's number where one ended the
+    waiting and the job goes on.
     """
-    document = _merged(_read(file), param or [])
+
+    def document() -> dict[str, Any]:
+        return _merged(_read(file), param or [])  # type: ignore[no-any-return]
+
     if dry_run:
         from orchestrator.cli.plan import show_plan
 
-        show_plan(session, document)
+        show_plan(session, document())
         return
-    done = _post(session, document, idempotency_key, dry_commands)
-    job = done["id"]
-    if done["repeated"]:
-        say(f"job {job} was submitted before with this idempotency key; nothing new was created")
+    how = (quiet, wait_timeout, on_interrupt)
+    create(session, "jobs?dry_commands=true" if dry_commands else "jobs", document, key, wait=wait, how=how)
+
+
+def create(
+    session: Session,
+    path: str,
+    document: Callable[[], dict[str, Any]],
+    key: str | None,
+    *,
+    wait: bool,
+    how: tuple[bool, str | None, OnInterrupt | None],
+) -> None:
+    """Make a job of what `document` gives, print its number, and wait for its end where that is wanted."""
+    key = key or str(uuid.uuid4())
     if not wait:
-        session.show(done, lambda: print(job))
+        done = _post(session, path, document(), key)
+        _tell_repeated(done)
+        session.show(done, lambda: print(done["id"]))
         return
-    from orchestrator.cli.waiting import wait_for
+    asked = How.asked(*how)
+    with with_statuses_above():
+        done = _patiently_posted(session, path, document(), key, asked)
+        if not asked.quiet:
+            _tell_repeated(done)
+        if not (session.json or asked.quiet):
+            print(done["id"], flush=True)
+        wait_for(session, done["id"], asked)
 
-    if not session.json:
-        print(job, flush=True)
-    wait_for(session, job)
+
+def _patiently_posted(session: Session, path: str, document: dict[str, Any], key: str, how: How) -> dict[str, Any]:
+    """Submitted, also by a master that is just being started again."""
+    try:
+        return at_first(how).until_answered(lambda: _post(session, path, document, key))
+    except Interrupted:
+        say(f"whether the job was created is not known; ask again with --key {key}")
+        raise
 
 
-def _post(session: Session, document: dict[str, Any], key: str | None, dry_commands: bool) -> dict[str, Any]:
+def _post(session: Session, path: str, document: dict[str, Any], key: str) -> dict[str, Any]:
     """Ask until it is answered: the key makes asking again safe where an answer was lost."""
     from orchestrator.cli.client import Unreachable
 
-    key = key or str(uuid.uuid4())
-    query = {"dry_commands": "true"} if dry_commands else {}
     for left in reversed(range(TRIES)):
         try:
-            done: dict[str, Any] = session.api.post("jobs", document, {"Idempotency-Key": key}, **query)
+            done: dict[str, Any] = session.api.post(path, document, {"Idempotency-Key": key})
             return done
         except Unreachable as error:
             if not error.sent:
                 raise
             if not left:
-                again = f"whether the job was created is not known; ask again with --idempotency-key {key}"
+                again = f"whether the job was created is not known; ask again with --key {key}"
                 raise Unreachable(*error.lines, again) from error
     raise AssertionError("unreachable")
+
+
+def _tell_repeated(done: dict[str, Any]) -> None:
+    if done["repeated"]:
+        say(f"job {done['id']} was submitted before with this idempotency key; nothing new was created")
 
 
 def _read(file: str) -> Any:
@@ -96,19 +144,26 @@ def _read(file: str) -> Any:
         raise Complaint(*(f"{file}: {path}: {message}" for path, message in error.problems)) from error
 
 
-def _merged(document: Any, pairs: list[str]) -> Any:
-    """The document with the launch's parameters over its own, as JSON can say it. Raises Complaint."""
+def params_of(pairs: list[str]) -> dict[str, str]:
+    """What `--param KEY=VALUE` said. Raises Complaint."""
     from orchestrator.cli.client import Complaint
 
-    if not isinstance(document, dict):
-        raise Complaint("$: a job file is a mapping; begin with name:, client: and run: or tasks:")
     given = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not key or not equals:
             raise Complaint(f"--param: {pair!r} is not KEY=VALUE; write one such as REGION=eu")
         given[key] = value
-    if given:
+    return given
+
+
+def _merged(document: Any, pairs: list[str]) -> Any:
+    """The document with the launch's parameters over its own, as JSON can say it. Raises Complaint."""
+    from orchestrator.cli.client import Complaint
+
+    if not isinstance(document, dict):
+        raise Complaint("$: a job file is a mapping; begin with name:, client: and run: or tasks:")
+    if given := params_of(pairs):
         own = document.get("params") or {}
         if not isinstance(own, dict):
             raise Complaint("params: must be a mapping of names to values; mend it")

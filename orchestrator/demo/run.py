@@ -157,7 +157,7 @@ def examples_dir() -> Path:
 def _begin(here: Stage, out: IO[str]) -> Show:
     show = Show(here.url, here.token, out)
     show.say("Elastic Orchestrator on a local cloud (moto's EC2; its machines boot their real user data)", style="bold")
-    show.say(f"  UI       {here.url}/#token={here.token}")
+    show.say(f"  UI       {here.login_link()}")
     show.say(f"  API      {here.url}/docs")
     show.say(f"  token    {here.token}")
     show.say(f"  cloud    {here.cloud.endpoint_url}")

@@ -83,6 +83,7 @@ class Doctor:
         diagnosis = Diagnosis()
         diagnosis.add("master", house.settings_read(settings))
         diagnosis.add("master", house.data_dir(settings.data_dir))
+        diagnosis.add("master", house.file_store(settings.files, settings.files_endpoint_url))
         diagnosis.add("master", house.certificate(settings, now))
         looks = [(f"cloud {name}", partial(self._cloud, name)) for name in self._clouds.names()]
         _look_at_all(diagnosis, looks)

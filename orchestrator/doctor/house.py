@@ -16,9 +16,12 @@ from sqlalchemy import Engine, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.doctor.probe import addresses, ask, expiry
+from orchestrator.files.base import Missing
+from orchestrator.files.opening import bucket_of
 from orchestrator.model.tables import Meta, table
 from orchestrator.settings import Settings
 from orchestrator.store.migrate import SchemaTooNew, current_schema, known_revisions
+from orchestrator.store.trouble import StoreTrouble
 from providers.base import Finding, Verdict
 
 DISK_SCARCE_BYTES = 2_000_000_000
@@ -49,6 +52,18 @@ def data_dir(folder: Path) -> Iterator[Finding]:
     verdict = Verdict.WRONG if free < DISK_FULL_BYTES else Verdict.WARNING if free < DISK_SCARCE_BYTES else Verdict.OK
     fix = "" if verdict is Verdict.OK else ": the database and the logs of jobs grow there; make room, or move data_dir"
     yield Finding("disk", verdict, f"{free / 1e9:.1f} GB are free at {there}{fix}")
+
+
+def file_store(files: str | None, endpoint_url: str | None) -> Iterator[Finding]:
+    """Whether the store of logs and artifacts takes calls, where it is not the folder. Changes nothing there."""
+    if files is None:
+        return
+    try:
+        next(bucket_of(files, endpoint_url).list(""), None)
+    except (StoreTrouble, Missing) as error:
+        yield Finding("files", Verdict.WRONG, str(error))
+    else:
+        yield Finding("files", Verdict.OK, f"{files} takes calls")
 
 
 def database(engine: Engine | None, url: str) -> Iterator[Finding]:
@@ -88,15 +103,16 @@ def installation(engine: Engine) -> str | None:
 
 def certificate(settings: Settings, now: datetime) -> Iterator[Finding]:
     """Whether the master's own certificate fits its key, and how long it holds."""
-    if settings.tls_cert is None:
+    path = settings.certificate
+    if path is None or (settings.tls and not path.exists()):  # the first start makes it
         return
     fix = "renew it; machines that are up trust only the old one, so let them end first"
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
-        yield expiry(settings.tls_cert.read_text(), str(settings.tls_cert), now, fix)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path, settings.certificate_key)
+        yield expiry(path.read_text(), str(path), now, fix)
     except (OSError, ValueError) as error:  # an SSLError is an OSError
         fix = "name a certificate and its key, both PEM, as tls_cert and tls_key"
-        yield Finding("certificate", Verdict.WRONG, f"{settings.tls_cert} cannot be used: {error}; {fix}")
+        yield Finding("certificate", Verdict.WRONG, f"{path} cannot be used: {error}; {fix}")
 
 
 def answers(url: str) -> Iterator[Finding]:
@@ -133,7 +149,7 @@ def reachable_from(url: str, endpoint: str) -> Iterator[Finding]:
     else:
         yield Finding(subject, Verdict.OK, f"its machines are told to call {url}")
     if urlsplit(url).scheme == "http" and not local_cloud:
-        fix = "set tls_cert and tls_key, or put TLS before it"
+        fix = "set tls_cert and tls_key (or tls = 'self-signed'), or put TLS before it"
         yield Finding("tls", Verdict.WARNING, f"{url} is not encrypted: who listens in between reads the jobs; {fix}")
 
 

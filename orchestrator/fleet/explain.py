@@ -13,7 +13,7 @@ from orchestrator.fleet import health, planner
 from orchestrator.fleet.planner import Plan
 from orchestrator.fleet.queued import why_no_node
 from orchestrator.fleet.view import pool_view
-from orchestrator.model.states import JOB_OPEN, NODE_LIVE, AttemptState, NodeState, TaskState
+from orchestrator.model.states import JOB_OPEN, NODE_LIVE, TASK_ENDED, AttemptState, NodeState, TaskState
 from orchestrator.model.tables import Attempt, Deployment, Event, Job, Launch, Node, Pool, Task, TaskNeed, table
 from orchestrator.store.queries import ALLOWED
 
@@ -141,8 +141,13 @@ def _task(connection: Connection, task: Row[Any], now: datetime) -> str:
         return f"runs on node {connection.execute(query).scalar()} since {_at(task.started_at)}."
     if task.state == TaskState.WAITING:
         query = select(tasks.c.name, tasks.c.state).join(needs, needs.c.needs_id == tasks.c.id)
-        unmet = connection.execute(query.where(needs.c.task_id == task.id, tasks.c.state != TaskState.SUCCEEDED))
-        return "waits for " + ", ".join(f"{row.name} ({row.state})" for row in unmet) + "."
+        met = TASK_ENDED if task.condition else (TaskState.SUCCEEDED,)
+        unmet = connection.execute(
+            query.where(needs.c.task_id == task.id, tasks.c.state.not_in(met)).limit(SHOWN + 1)
+        ).all()
+        more = ", …" if len(unmet) > SHOWN else ""
+        named = ", ".join(f"{row.name} ({row.state})" for row in unmet[:SHOWN]) + more
+        return f"waits for {named}" + (f", then for its condition {task.condition}." if task.condition else ".")
     if task.run_after is not None and task.run_after > now:
         return f"is tried again at {_at(task.run_after)}: {task.reason}."
     return why_no_node(connection, task, now)

@@ -22,6 +22,7 @@ from orchestrator.fleet.rungs import for_provider, ladder
 from orchestrator.model.states import LAUNCH_OPEN, LaunchState, NodeState
 from orchestrator.model.tables import Launch, Node, Pool, table
 from orchestrator.store.doors import Move, advance
+from orchestrator.store.trouble import trouble_of
 from orchestrator.store.writer import Tx, Writer
 from providers.base import (
     TAG_INSTALLATION,
@@ -108,6 +109,9 @@ class Launcher:
         try:
             self._writer.write(self._outcome(order))
         except Exception as error:
+            if (trouble := trouble_of(error)) is not None:  # nothing can be written of it now, either
+                log.warning("a launch could not be written down; it is looked up", launch=order.id, why=str(trouble))
+                return
             log.exception("launch step failed; it is looked up and tried again", launch=order.id)
             why = f"a defect, looking before asking again: {type(error).__name__}: {error}"
             self._writer.write(lambda tx: _again(tx, order, why, RETRY_MOST_S))

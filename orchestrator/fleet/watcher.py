@@ -126,7 +126,7 @@ class Watcher:
             if node.instance_id is None:
                 _end_without_machine(tx, node)
             elif (node.launched_at is None or node.launched_at < look.began_at) and not _seen_since(node, look):
-                self._judge(tx, node, by_id.get(node.instance_id))
+                self._judge(tx, node, by_id.get(node.instance_id), look.began_at)
         seen = [node.id for node in rows if (machine := by_id.get(node.instance_id)) and machine.state.exists]
         if seen:
             tx.connection.execute(update(nodes).where(nodes.c.id.in_(seen)).values(seen_at=tx.now))
@@ -137,9 +137,10 @@ class Watcher:
         _freeze_overshoot(tx, sum(self._shown.values(), Counter()))
         return self._due_orphans(tx, look, {node.instance_id for node in rows}, grace)
 
-    def _judge(self, tx: Tx, node: Row[Any], machine: Instance | None) -> None:
-        """One node whose machine was visible, was visible once, or should be by now."""
-        if machine is None and node.seen_at is None and tx.now < node.launched_at + self._visibility:
+    def _judge(self, tx: Tx, node: Row[Any], machine: Instance | None, began_at: datetime) -> None:
+        """One node whose machine is visible, or should be by now. A cloud that answers from copies of itself may show a
+        machine and then not for a while, so having been seen proves nothing; and an answer is as old as its question."""
+        if machine is None and began_at < node.launched_at + self._visibility:
             return
         if node.state == NodeState.TERMINATING:
             if machine is None or not machine.state.exists:

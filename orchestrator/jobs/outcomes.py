@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from orchestrator.model.states import AttemptState, TaskState
+from orchestrator.model.states import AttemptState, JobState, TaskState
 
 INFRASTRUCTURE = frozenset({"lost", "start_failed"})
 """Outcomes that are not the job's fault."""
@@ -28,6 +28,16 @@ class Control:
     never: bool = False
     params: Mapping[str, str] | None = None
     trouble: str | None = None
+    progress: float | None = None  # the last it reported
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Artifacts:
+    """What became of the artifacts that were to be kept after this end: `told` in words, `whole` when all are."""
+
+    told: str
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,7 @@ class Outcome:
     exit_code: int | None = None
     detail: str | None = None
     control: Control | None = None
+    artifacts: Artifacts | None = None
 
     @property
     def reason(self) -> str:
@@ -75,8 +86,9 @@ def judge(
 
     A control file counts only where the job's own process failed: success stays success, and what the machine did to the
     job is not the job's to tell."""
-    if outcome.kind == "exited" and outcome.exit_code == 0:
-        return Verdict(AttemptState.SUCCEEDED, TaskState.SUCCEEDED, "exit status 0")
+    if outcome.kind == "exited" and outcome.exit_code == 0 and (outcome.artifacts is None or outcome.artifacts.whole):
+        kept = f", {outcome.artifacts.told}" if outcome.artifacts is not None else ""
+        return Verdict(AttemptState.SUCCEEDED, TaskState.SUCCEEDED, f"exit status 0{kept}")
     if cancelling:
         ended = AttemptState.LOST if outcome.kind == "lost" else AttemptState.CANCELLED
         return Verdict(ended, TaskState.CANCELLED, "cancelled on request")
@@ -85,6 +97,16 @@ def judge(
     if outcome.kind in INFRASTRUCTURE:
         return _after_infrastructure_failure(outcome, retry, infrastructure_failures + 1)
     return _after_job_failure(outcome, retry, job_failures + 1, now)
+
+
+def job_outcome(states: Mapping[Any, int], *, cancelled: bool) -> tuple[JobState, str]:
+    """A finished job's state and reason from how many of its tasks ended in which state."""
+    told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    if states.get(TaskState.FAILED):
+        return JobState.FAILED, f"tasks: {told}"
+    if states.get(TaskState.CANCELLED) or (cancelled and states.get(TaskState.SKIPPED)):
+        return JobState.CANCELLED, f"tasks: {told}"
+    return JobState.SUCCEEDED, f"tasks: {told}"
 
 
 def _after_infrastructure_failure(outcome: Outcome, retry: Mapping[str, Any], failures: int) -> Verdict:
@@ -101,6 +123,8 @@ def _after_job_failure(outcome: Outcome, retry: Mapping[str, Any], failures: int
     ended = {"timed_out": AttemptState.TIMED_OUT, "killed": AttemptState.KILLED}.get(outcome.kind, AttemptState.FAILED)
     asked = outcome.control or Control()
     what = outcome.detail or _told(outcome)
+    if outcome.artifacts is not None:
+        what += f", {'' if outcome.artifacts.whole else 'but '}{outcome.artifacts.told}"
     if asked.trouble:
         what += f"; its control file {asked.trouble}, and counts for nothing"
     attempts = retry.get("attempts", 1)

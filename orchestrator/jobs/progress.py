@@ -13,9 +13,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, bindparam, func, insert, select, update
 
-from orchestrator.jobs import turns
+from orchestrator.jobs import inputs, turns
+from orchestrator.jobs.announce import WISHES, announce
 from orchestrator.jobs.fits import PLAIN, Needs, wakes
-from orchestrator.model.states import JOB_OPEN, JobState, TaskState
+from orchestrator.jobs.outcomes import job_outcome
+from orchestrator.model.states import JOB_OPEN, TaskState
 from orchestrator.model.tables import Deployment, Job, Task, TaskNeed, table
 from orchestrator.store.doors import Move, advance
 from orchestrator.store.prepared import Prepared
@@ -31,8 +33,13 @@ _counted_down = Prepared(
     .values(open_tasks=jobs.c.open_tasks - bindparam("by"))
     .returning(
         jobs.c.id, jobs.c.state, jobs.c.tasks, jobs.c.open_tasks,
-        jobs.c.token, jobs.c.operation, jobs.c.cancel_requested_at,
+        jobs.c.token, jobs.c.operation, jobs.c.cancel_requested_at, *WISHES,
     )
+)  # fmt: skip
+_free = (
+    tasks.c.id, tasks.c.job_id, tasks.c.kind, tasks.c.token, tasks.c.pool_id, tasks.c.spec, tasks.c.condition,
+    tasks.c.slots, tasks.c.memory_mb, tasks.c.labels,
+    tasks.c["values"].label("fixed"),
 )  # fmt: skip
 
 
@@ -74,6 +81,8 @@ class Ended:
     state: TaskState
     spec: Mapping[str, Any]
     alone: bool = False  # its job has no other task, so nothing depends on it
+    has_outputs: bool = False
+    by_condition: bool = False  # skipped, and nothing had failed
 
 
 def deploys(target: Target) -> bool:
@@ -118,9 +127,11 @@ def close_deployments(tx: Tx, reason: str, **match: object) -> None:
         tx.tell("deployment", row.id, reason, job_id=row.job_id, task_id=row.task_id, pool_id=row.pool_id)
 
 
-def became_ready(tx: Tx, ready: Iterable[Ready]) -> None:
-    """Queue what can run, start its machines, and do the deploy and undeploy tasks there and then."""
-    if done := _begin(tx, ready):
+def became_ready(tx: Tx, ready: Iterable[Ready], undecided: Sequence[int] = ()) -> None:
+    """Queue what can run, start its machines, and do the deploy and undeploy tasks there and then. The undecided have a
+    condition and nothing to wait for."""
+    released, ended = _release(tx, undecided) if undecided else ([], [])
+    if done := _begin(tx, [*ready, *released]) + ended:
         settle(tx, done)
 
 
@@ -144,9 +155,11 @@ def settle(tx: Tx, ended: Sequence[Ended]) -> None:
         all_ended += pending
         for task in pending:
             _undeploy_after(tx, task)
-        succeeded = [task for task in pending if not task.alone and task.state == TaskState.SUCCEEDED]
-        others = [task for task in pending if not task.alone and task.state != TaskState.SUCCEEDED]
-        pending = _begin(tx, _release_dependents(tx, succeeded)) + _skip_dependents(tx, others)
+        inputs.mark(tx, [task.id for task in pending if task.has_outputs and not task.alone])
+        followed = [task for task in pending if not task.alone]
+        skipped = _skip_dependents(tx, [task for task in followed if task.state != TaskState.SUCCEEDED])
+        released, decided = _release(tx, _count_met(tx, followed))
+        pending = _begin(tx, released) + skipped + decided
     _count_down(tx, all_ended)
 
 
@@ -186,10 +199,18 @@ def _undeploy_after(tx: Tx, task: Ended) -> None:
         close_deployments(tx, f"task {task.id} is done", job_id=task.job_id, token=target["token"])
 
 
-def _release_dependents(tx: Tx, succeeded: Sequence[Ended]) -> list[Ready]:
+def _count_met(tx: Tx, ended: Sequence[Ended]) -> list[int]:
+    """Count the needs of tasks down by what ended: those that have a condition wait for any end, the others for success.
+    Returns whose count changed."""
     met: Counter[int] = Counter()
-    for ids in _chunks([task.id for task in succeeded]):
+    succeeded = [task.id for task in ended if task.state == TaskState.SUCCEEDED]
+    others = [task.id for task in ended if task.state != TaskState.SUCCEEDED]
+    for ids in _chunks(succeeded):
         met.update(tx.connection.execute(select(needs.c.task_id).where(needs.c.needs_id.in_(ids))).scalars())
+    for ids in _chunks(others):
+        asking = (needs.c.needs_id.in_(ids), tasks.c.condition.is_not(None))
+        query = select(needs.c.task_id).join(tasks, tasks.c.id == needs.c.task_id).where(*asking)
+        met.update(tx.connection.execute(query).scalars())
     by_count: dict[int, list[int]] = defaultdict(list)
     for task_id, times in met.items():
         by_count[times].append(task_id)
@@ -197,56 +218,92 @@ def _release_dependents(tx: Tx, succeeded: Sequence[Ended]) -> list[Ready]:
         for ids in _chunks(task_ids):
             counted = {"waiting_on": tasks.c.waiting_on - times}
             tx.connection.execute(update(tasks).where(tasks.c.id.in_(ids)).values(counted))
-    ready = []
-    columns = (tasks.c.id, tasks.c.job_id, tasks.c.kind, tasks.c.token, tasks.c.pool_id, tasks.c.spec)
-    sizes = (tasks.c.slots, tasks.c.memory_mb, tasks.c.labels)
-    for ids in _chunks(list(met)):
-        free = (tasks.c.id.in_(ids), tasks.c.state == TaskState.WAITING, tasks.c.waiting_on == 0)
-        rows = tx.connection.execute(select(*columns, *sizes).where(*free).order_by(tasks.c.id))
-        ready += [Ready(row.id, row.job_id, row.kind, row.token, row.pool_id, row.spec, Needs.of(row)) for row in rows]
+    return list(met)
+
+
+def _release(tx: Tx, candidates: Sequence[int]) -> tuple[list[Ready], list[Ended]]:
+    """Queue those that wait for nothing any more, unless their condition is against it."""
+    free: list[Row[Any]] = []
+    for ids in _chunks(candidates):
+        waiting = (tasks.c.id.in_(ids), tasks.c.state == TaskState.WAITING, tasks.c.waiting_on == 0)
+        free += tx.connection.execute(select(*_free).where(*waiting).order_by(tasks.c.id)).all()
+    conditional = [task for task in free if task.condition is not None]
+    why, ended = _decide(tx, conditional) if conditional else ({}, [])
+    ready = [
+        Ready(task.id, task.job_id, task.kind, task.token, task.pool_id, task.spec, Needs.of(task))
+        for task in free
+        if task.condition is None or task.id in why
+    ]
     given = turns.give_released(tx, ready)
     moves = [
         Move(
             task.id,
             TaskState.WAITING,
             TaskState.QUEUED,
-            "its needs are done",
+            why.get(task.id, "its needs are done"),
             {"queued_at": tx.now} | ({"turn": given[task.id]} if task.id in given else {}),
             {"job_id": task.job_id, "task_id": task.id},
         )
         for task in ready
     ]
     advance(tx, Task, moves)
-    return ready
+    return ready, ended
+
+
+def _decide(tx: Tx, conditional: Sequence[Row[Any]]) -> tuple[dict[int, str], list[Ended]]:
+    """Who may run and why; the others are skipped, or failed where their condition is nonsense."""
+    from orchestrator.jobs.conditions import Decision  # for those who use conditions
+    from orchestrator.jobs.deciding import decide
+
+    decisions = decide(tx, conditional)
+    why, moves, ended = {}, [], []
+    for task in conditional:
+        decision = decisions[task.id]
+        if isinstance(decision, Decision) and decision.holds:
+            why[task.id] = f"its condition holds: {decision.told or task.condition}"
+            continue
+        values: dict[str, Any] = {"finished_at": tx.now}
+        if isinstance(decision, Decision):
+            to, reason = TaskState.SKIPPED, f"its condition {task.condition} is false: {decision.told or 'always'}"
+            values["skipped_because"] = "condition"
+        else:
+            to, reason = TaskState.FAILED, f"its condition {task.condition} {decision}"
+        links = {"job_id": task.job_id, "task_id": task.id}
+        moves.append(Move(task.id, TaskState.WAITING, to, reason, values, links))
+        ended.append(Ended(task.id, task.job_id, to, {}, by_condition=to == TaskState.SKIPPED))
+    advance(tx, Task, moves)
+    return why, ended
 
 
 def _skip_dependents(tx: Tx, ended: Sequence[Ended]) -> list[Ended]:
+    """Skip what needs the success of these. A failure among them tells more than a condition that was false."""
+    causes: dict[int, Row[Any]] = {}
+    columns = (tasks.c.id, tasks.c.job_id, needs.c.needs_id)
     names: dict[int, str] = {}
-    columns = (tasks.c.id, tasks.c.job_id, tasks.c.spec, needs.c.needs_id)
-    rows: list[Row[Any]] = []
-    for ids in _chunks([task.id for task in ended]):
+    by_id = {task.id: task for task in sorted(ended, key=lambda task: (task.by_condition, task.id))}
+    for ids in _chunks(list(by_id)):
         names.update(tx.connection.execute(select(tasks.c.id, tasks.c.name).where(tasks.c.id.in_(ids))).tuples().all())
-        waiting = (needs.c.needs_id.in_(ids), tasks.c.state == TaskState.WAITING)
-        rows += tx.connection.execute(select(*columns).join(needs, needs.c.task_id == tasks.c.id).where(*waiting)).all()
-    states = {task.id: task.state for task in ended}
-    first_cause = {row.id: row for row in reversed(rows)}
-    moves = [
-        Move(
-            row.id,
-            TaskState.WAITING,
-            TaskState.SKIPPED,
-            f"needs {names[row.needs_id]}, which {_was(states[row.needs_id])}",
-            {"finished_at": tx.now},
-            {"job_id": row.job_id, "task_id": row.id},
-        )
-        for row in first_cause.values()
-    ]
+        waiting = (needs.c.needs_id.in_(ids), tasks.c.state == TaskState.WAITING, tasks.c.condition.is_(None))
+        query = select(*columns).join(needs, needs.c.task_id == tasks.c.id).where(*waiting)
+        rows = tx.connection.execute(query.order_by(tasks.c.id, needs.c.needs_id)).all()
+        for row in sorted(rows, key=lambda row: by_id[row.needs_id].by_condition):
+            causes.setdefault(row.id, row)
+    moves, skipped = [], []
+    for row in causes.values():
+        cause = by_id[row.needs_id]
+        why = "condition" if cause.by_condition else "upstream_failed"
+        values = {"finished_at": tx.now, "skipped_because": why}
+        reason, links = f"needs {names[row.needs_id]}, which {_was(cause)}", {"job_id": row.job_id, "task_id": row.id}
+        moves.append(Move(row.id, TaskState.WAITING, TaskState.SKIPPED, reason, values, links))
+        skipped.append(Ended(row.id, row.job_id, TaskState.SKIPPED, {}, by_condition=cause.by_condition))
     advance(tx, Task, moves)
-    return [Ended(row.id, row.job_id, TaskState.SKIPPED, {}) for row in first_cause.values()]
+    return skipped
 
 
-def _was(state: TaskState) -> str:
-    return "failed" if state == TaskState.FAILED else f"was {state}"
+def _was(task: Ended) -> str:
+    if task.state == TaskState.FAILED:
+        return "failed"
+    return "was skipped by its condition" if task.by_condition else f"was {task.state}"
 
 
 def _count_down(tx: Tx, ended: Sequence[Ended]) -> None:
@@ -264,6 +321,7 @@ def _finish_jobs(tx: Tx, finished: Sequence[Any], last: Mapping[int, Ended]) -> 
         to, reason = job_outcome(states, cancelled=job.cancel_requested_at is not None)
         moves.append(Move(job.id, job.state, to, reason, {"finished_at": tx.now}, {"job_id": job.id}))
     advance(tx, Job, moves)
+    announce(tx, zip(finished, (move.to for move in moves), strict=True))
     alone = {job.id: last[job.id].spec for job in finished if job.tasks == 1}
     # A lone task without a target, that ran, can have asked for nothing; a deploy task ends without its document.
     nothing = {id_ for id_, spec in alone.items() if "run" in spec and "target" not in spec}
@@ -278,16 +336,6 @@ def _finish_jobs(tx: Tx, finished: Sequence[Any], last: Mapping[int, Ended]) -> 
 def _task_states(tx: Tx, job_id: int) -> dict[str, int]:
     counted = select(tasks.c.state, func.count()).where(tasks.c.job_id == job_id).group_by(tasks.c.state)
     return dict(tx.connection.execute(counted).tuples().all())
-
-
-def job_outcome(states: Mapping[Any, int], *, cancelled: bool) -> tuple[JobState, str]:
-    """A finished job's state and reason from how many of its tasks ended in which state."""
-    told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    if states.get(TaskState.FAILED):
-        return JobState.FAILED, f"tasks: {told}"
-    if states.get(TaskState.CANCELLED) or (cancelled and states.get(TaskState.SKIPPED)):
-        return JobState.CANCELLED, f"tasks: {told}"
-    return JobState.SUCCEEDED, f"tasks: {told}"
 
 
 def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:

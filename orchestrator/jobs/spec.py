@@ -8,29 +8,51 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
-from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
+from orchestrator.jobs import expansion, graph
 from orchestrator.jobs.duration import Duration
 from orchestrator.jobs.fits import PLAIN, Needs
+from orchestrator.jobs.loader import Loader
 from orchestrator.jobs.memory import Memory
+from orchestrator.jobs.notify import MOST, Notify
 
+
+def _relative(pattern: str) -> str:
+    """A pattern of paths below the work folder."""
+    parts = pattern.split("/")
+    if pattern.startswith("/") or any(part in ("", ".", "..") for part in parts) or "\\" in pattern:
+        raise ValueError("is not a path below the work folder; write one such as out/*.csv, without .. and a / at its ends")
+    return pattern
+
+
+NeedName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}(\[\d{1,9}\])?$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 TokenText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._$-]{1,100}$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 EnvValue = Annotated[str, StringConstraints(max_length=32_768)]
+Scalar = Annotated[str, StringConstraints(max_length=32_768, strict=True)] | bool | int | float
+ArtifactPattern = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_relative)]
 ExitCode = Annotated[int, Field(strict=True, ge=-255, lt=1 << 31)]
 Slots = Annotated[int, Field(strict=True, ge=1, le=256)]
 RetryReason = Literal["exit", "signal", "timed_out", "killed"]
 Operation = Literal["deploy", "undeploy", "deploy_and_undeploy"]
 
-MAX_TASKS = 10_000
+MAX_TASKS = graph.MAX_TASKS
 DEEPEST = 40
 MOST_VALUES = 2_000_000
 SIZES = ("DEFAULT", "SMALL", "MEDIUM", "LARGE")
@@ -143,7 +165,26 @@ class TaskSpec(_Target):
     name: Name
     kind: Literal["run", "deploy", "undeploy"] = "run"
     run: Annotated[str, StringConstraints(min_length=1, max_length=65_536)] | None = None
-    needs: list[Name] = []
+    needs: list[NeedName] = []
+    when: Annotated[str, StringConstraints(min_length=1)] | None = None
+    artifacts: Annotated[list[ArtifactPattern], Field(max_length=100)] = []
+    artifacts_on: Literal["success", "failure", "always"] = "success"
+    array: Annotated[str | None, BeforeValidator(expansion.canonical)] = None
+    matrix: dict[EnvName, Annotated[list[Scalar | dict[EnvName, Scalar]], Field(min_length=1)]] | None = None
+
+    @model_validator(mode="after")
+    def _fan_out_fits(self) -> TaskSpec:
+        if self.array is not None and self.matrix is not None:
+            raise ValueError("array and matrix exclude each other; an array is a matrix of one variable")
+        if self.kind != "run" and (self.array is not None or self.matrix is not None):
+            raise ValueError(f"a task of kind {self.kind} is done once; remove array and matrix")
+        for name, values in (self.matrix or {}).items():
+            known = set(self.matrix or {}) - {"exclude"}
+            if name == "exclude" and not all(isinstance(value, dict) and set(value) <= known for value in values):
+                raise ValueError(f"matrix.exclude lists combinations such as {{{min(known, default='OS')}: value}}")
+            if name != "exclude" and any(isinstance(value, dict) for value in values):
+                raise ValueError(f"matrix.{name} is a list of plain values")
+        return self
 
     @model_validator(mode="after")
     def _command_fits_kind(self) -> TaskSpec:
@@ -151,6 +192,8 @@ class TaskSpec(_Target):
             raise ValueError("a task needs a command; add run: './command', or kind: deploy / undeploy")
         if self.kind != "run" and self.run:
             raise ValueError(f"a task of kind {self.kind} runs no command; remove run")
+        if self.kind != "run" and self.artifacts:
+            raise ValueError(f"a task of kind {self.kind} leaves no files; remove artifacts")
         return self
 
 
@@ -161,6 +204,7 @@ class JobSpec(_Target):
     client: Name
     params: dict[EnvName, EnvValue] = {}
     priority: Annotated[int, Field(strict=True, ge=-1000, le=1000)] = 0
+    notify: Annotated[list[Notify], Field(max_length=MOST)] = []
     tasks: Annotated[list[TaskSpec], Field(min_length=1, max_length=MAX_TASKS)]
 
     @model_validator(mode="before")
@@ -170,12 +214,13 @@ class JobSpec(_Target):
             if "tasks" in data:
                 raise ValueError("run and tasks exclude each other; move the command into a task")
             data = dict(data)
-            data["tasks"] = [{"name": data.get("name", "main"), "run": data.pop("run")}]
+            its_own = {key: data.pop(key) for key in ("run", "artifacts", "artifacts_on") if key in data}
+            data["tasks"] = [{"name": data.get("name", "main"), **its_own}]
         return data
 
     @model_validator(mode="after")
     def _graph_holds(self) -> JobSpec:
-        problems = [*_graph_problems(self.tasks), *_infrastructure_problems(self)]
+        problems = [*graph.problems(self.tasks), *_infrastructure_problems(self)]
         if problems:
             raise SpecError(problems)
         return self
@@ -211,9 +256,14 @@ def parse(document: str | bytes | Mapping[str, Any]) -> JobSpec:
         raise SpecError(_problems(error)) from None
 
 
+def asked_in(document: Mapping[str, Any]) -> Infrastructure:
+    """What the job of a stored document asks for."""
+    return _Target.model_validate({name: document[name] for name in _Target.model_fields.keys() & document.keys()}).asked
+
+
 def read_yaml(text: str | bytes) -> Any:
     try:
-        return yaml.load(text, Loader=yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)  # noqa: S506
+        return yaml.load(text, Loader=Loader)  # noqa: S506
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "$"
@@ -271,24 +321,6 @@ def _from_old_keys(information: Mapping[str, str | int]) -> dict[str, Any]:
         key = next(key for key, field in _OLD_KEYS.items() if field == first["loc"][0])
         raise ValueError(f"generic_information.{key} does not fit: {first['msg']}") from None
     return found
-
-
-def _graph_problems(tasks: list[TaskSpec]) -> list[tuple[str, str]]:
-    names = {task.name for task in tasks}
-    problems = [
-        (f"tasks[{i}].needs[{j}]", f"no task is named {need!r}; the tasks are {_some(names)}")
-        for i, task in enumerate(tasks)
-        for j, need in enumerate(task.needs)
-        if need not in names
-    ]
-    twice = [name for name, times in Counter(task.name for task in tasks).items() if times > 1]
-    problems += [("tasks", f"the name {name!r} stands twice; give each task its own") for name in twice]
-    try:
-        TopologicalSorter({task.name: task.needs for task in tasks}).prepare()
-    except CycleError as error:
-        circle = " → ".join(error.args[1])
-        problems.append(("tasks", f"needs go in a circle: {circle}; remove one of them"))
-    return problems
 
 
 def _infrastructure_problems(job: JobSpec) -> list[tuple[str, str]]:
@@ -355,8 +387,3 @@ def _short(value: object) -> str:
         text = f"a very large {type(value).__name__}"
     text = text.encode(errors="replace").decode()
     return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _some(names: set[str]) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:8]) + (", …" if len(listed) > 8 else "")

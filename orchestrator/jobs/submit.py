@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select
 
-from orchestrator.jobs import admission, progress, turns
+from orchestrator.jobs import admission, graph, progress, turns
+from orchestrator.jobs.expansion import Element
 from orchestrator.jobs.fits import Needs
 from orchestrator.jobs.spec import SIZES, Infrastructure, JobSpec, SpecError, TaskSpec
 from orchestrator.model.states import JobState, TaskState
@@ -22,6 +24,12 @@ _insert_task = Prepared(
     ("job_id", "name", "kind", "spec", "token", "pool_id", "priority", "state", "reason", "waiting_on", "queued_at",
      "slots", "memory_mb", "labels", "turn", "attempts", "job_failures", "infrastructure_failures"),
 )  # fmt: skip
+_insert_special_task = Prepared(
+    insert(tasks).returning(tasks.c.id),
+    ("job_id", "name", "kind", "spec", "token", "pool_id", "priority", "state", "reason", "waiting_on", "queued_at",
+     "slots", "memory_mb", "labels", "turn",
+     "attempts", "job_failures", "infrastructure_failures", "values", "condition"),
+)  # fmt: skip
 _insert_job = Prepared(
     insert(jobs).returning(jobs.c.id),
     ("name", "client_id", "spec", "operation", "params", "priority", "turn", "dry_run", "state", "reason", "tasks",
@@ -31,6 +39,8 @@ _client_by_name = Prepared(
     select(clients.c.id, clients.c.weight, clients.c.priority).where(clients.c.name == bindparam("name"))
 )
 
+Edges = Sequence[tuple[int, int]]
+
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
@@ -39,27 +49,32 @@ class Submitted:
 
 
 def submit(
-    tx: Tx, spec: JobSpec, *, actor: str, idempotency_key: str | None = None, dry_commands: bool = False
+    tx: Tx,
+    spec: JobSpec,
+    *,
+    actor: str,
+    idempotency_key: str | None = None,
+    origin: str | None = None,
+    dry_commands: bool = False,
 ) -> Submitted:
     """Store a job with its tasks, open what it deploys at once, and wake who can run it.
 
-    With `dry_commands` each command is replaced by a short sleep when it is handed out, and all else is as ever. The
-    same idempotency key gives the job of the first call. Raises SpecError for a pool or size that is not there;
-    nothing is created then.
+    The same idempotency key gives the client's job of the first call. Raises SpecError for a pool or size that is not
+    there; nothing is created then. `origin` says where the call came from. With `dry_commands` each command is replaced
+    by a short sleep when it is handed out, and all else is as ever.
     """
-    if idempotency_key is not None:
-        earlier = select(jobs.c.id).where(jobs.c.idempotency_key == idempotency_key)
-        if (job_id := tx.connection.execute(earlier).scalar()) is not None:
-            return Submitted(job_id, repeated=True)
+    if (earlier := earlier_with(tx, idempotency_key, spec.client)) is not None:
+        return earlier
     known = check_pools(tx.connection, spec)
-    queued = _Queued.now(tx, spec, known)
+    made, edges = graph.stored(spec.tasks)
+    queued = _Queued.now(tx, spec, known, made)
     job_id = _store_job(tx, spec, queued, actor, idempotency_key, dry_commands)
-    ready = _store_tasks(tx, spec, queued, job_id, known)
-    tx.record("job", job_id, None, JobState.QUEUED, "submitted", None, actor, {"job_id": job_id})
+    ready, undecided = _store_tasks(tx, spec, queued, job_id, known, made, edges)
+    tx.record("job", job_id, None, JobState.QUEUED, "submitted", origin, actor, {"job_id": job_id})
     target = placed(spec.asked, spec, job_id, known)
     if progress.deploys(target):
         progress.open_deployment(tx, job_id, None, target)
-    progress.became_ready(tx, ready)
+    progress.became_ready(tx, ready, undecided)
     return Submitted(job_id)
 
 
@@ -73,14 +88,14 @@ class _Queued:
     after: float  # where the client's next task is to stand
 
     @classmethod
-    def now(cls, tx: Tx, spec: JobSpec, known: Mapping[str, Mapping[str, Any]]) -> _Queued:
-        client_id, weight, base = _client(tx, spec.client)
-        sharer = turns.Sharer(client_id, weight, base + spec.priority)
-        needs = [spec.needs_of(task) for task in spec.tasks]
-        mine = [i for i, task in enumerate(spec.tasks) if _shares(spec, task)]
-        given, after = [0.0] * len(spec.tasks), 0.0
+    def now(cls, tx: Tx, spec: JobSpec, known: Mapping[str, Mapping[str, Any]], made: Sequence[Element]) -> _Queued:
+        id_, weight, base = _client(tx, spec.client)
+        sharer = turns.Sharer(id_, weight, base + spec.priority)
+        needs = [spec.needs_of(element.task) for element in made]
+        mine = [i for i, element in enumerate(made) if _shares(spec, element.task)]
+        given, after = [0.0] * len(made), 0.0
         if mine:
-            pools = [spec.target(spec.tasks[i]).pool for i in mine]
+            pools = [spec.target(made[i].task).pool for i in mine]
             wishes = [(known[pool]["id"] if pool else None, needs[i]) for i, pool in zip(mine, pools, strict=True)]
             shared, after = turns.give(tx, sharer, wishes)
             for i, turn in zip(mine, shared, strict=True):
@@ -90,7 +105,19 @@ class _Queued:
 
 def _shares(spec: JobSpec, task: TaskSpec) -> bool:
     """Whether it is queued at once, for nodes without a token."""
-    return task.kind == "run" and not task.needs and not (task.asked.token or spec.asked.token)
+    waits = task.needs or task.when is not None
+    return task.kind == "run" and not waits and not (task.asked.token or spec.asked.token)
+
+
+def earlier_with(tx: Tx, idempotency_key: str | None, client: str) -> Submitted | None:
+    """The client's job that was made with this key before. Raises SpecError where it is another client's."""
+    if idempotency_key is None:
+        return None
+    query = select(jobs.c.id, clients.c.name).join(clients, clients.c.id == jobs.c.client_id)
+    found = tx.connection.execute(query.where(jobs.c.idempotency_key == idempotency_key)).first()
+    if found is not None and found.name != client:
+        raise SpecError([("client", "this Idempotency-Key belongs to a job of another client; use another key")])
+    return None if found is None else Submitted(found.id, repeated=True)
 
 
 def scoped_token(client: str, token: str, job_id: int | str) -> str:
@@ -148,8 +175,8 @@ def _store_job(tx: Tx, spec: JobSpec, queued: _Queued, actor: str, idempotency_k
             "dry_run": dry_commands,
             "state": JobState.QUEUED,
             "reason": "submitted",
-            "tasks": len(spec.tasks),
-            "open_tasks": len(spec.tasks),
+            "tasks": len(queued.needs),
+            "open_tasks": len(queued.needs),
             "idempotency_key": idempotency_key,
             "submitted_by": actor,
             "submitted_at": tx.now,
@@ -163,6 +190,11 @@ def _store_job(tx: Tx, spec: JobSpec, queued: _Queued, actor: str, idempotency_k
     return job_id
 
 
+def client_id(tx: Tx, name: str) -> int:
+    """The client of this name, made where there is none yet."""
+    return _client(tx, name)[0]
+
+
 def _client(tx: Tx, name: str) -> tuple[int, float, int]:
     """Its id, weight and priority; it is made where it is new."""
     if found := _client_by_name.rows(tx.connection, {"name": name}):
@@ -172,48 +204,56 @@ def _client(tx: Tx, name: str) -> tuple[int, float, int]:
 
 
 def _store_tasks(
-    tx: Tx, spec: JobSpec, queued: _Queued, job_id: int, known: Mapping[str, Mapping[str, Any]]
-) -> list[progress.Ready]:
-    targets = [placed(spec.target(task), spec, job_id, known) for task in spec.tasks]
+    tx: Tx,
+    spec: JobSpec,
+    queued: _Queued,
+    job_id: int,
+    known: Mapping[str, Mapping[str, Any]],
+    made: Sequence[Element],
+    edges: Edges,
+) -> tuple[list[progress.Ready], list[int]]:
+    """The tasks that can run at once, and the ids of those whose conditions can be decided at once."""
     job_token = spec.asked.token
     inherited = scoped_token(spec.client, job_token, job_id) if job_token else None
-    rows: list[dict[str, Any]] = [
-        {
+    targets = {task.name: placed(spec.target(task), spec, job_id, known) for task in spec.tasks}
+    documents = {task.name: _task_document(spec, task, targets[task.name]) for task in spec.tasks}
+    waiting_on = Counter(waits for waits, _ in edges)
+    special = any(element.values is not None or element.task.when is not None for element in made)
+    rows: list[dict[str, Any]] = []
+    for place, element in enumerate(made):
+        task, target = element.task, targets[element.task.name]
+        waits = waiting_on[place] > 0 or task.when is not None
+        row = {
             "job_id": job_id,
-            "name": task.name,
+            "name": element.name,
             "kind": task.kind,
-            "spec": _task_document(spec, task, target),
+            "spec": documents[task.name],
             "token": target.token or inherited,
             "pool_id": target.pool_id,
             "priority": queued.sharer.priority,
-            "turn": turn,
-            "state": TaskState.WAITING if task.needs else TaskState.QUEUED,
+            "turn": queued.turns[place],
+            "state": TaskState.WAITING if waits else TaskState.QUEUED,
             "reason": "submitted",
-            "waiting_on": len(set(task.needs)),
-            "queued_at": None if task.needs else tx.now,
-            "slots": asked.slots,
-            "memory_mb": asked.memory_mb,
-            "labels": list(asked.labels) or None,
+            "waiting_on": waiting_on[place],
+            "queued_at": None if waits else tx.now,
+            "slots": queued.needs[place].slots,
+            "memory_mb": queued.needs[place].memory_mb,
+            "labels": list(queued.needs[place].labels) or None,
             "attempts": 0,
             "job_failures": 0,
             "infrastructure_failures": 0,
         }
-        for task, target, asked, turn in zip(spec.tasks, targets, queued.needs, queued.turns, strict=True)
-    ]
-    ids = [row.id for row in _insert_task.each(tx.connection, rows)]
-    by_name = {task.name: id_ for task, id_ in zip(spec.tasks, ids, strict=True)}
-    edges = [
-        {"task_id": id_, "needs_id": by_name[need]}
-        for task, id_ in zip(spec.tasks, ids, strict=True)
-        for need in set(task.needs)
-    ]
+        rows.append(row | {"values": element.values, "condition": task.when} if special else row)
+    ids = [row.id for row in (_insert_special_task if special else _insert_task).each(tx.connection, rows)]
     if edges:
-        tx.connection.execute(insert(needs), edges)
-    return [
+        tx.connection.execute(insert(needs), [{"task_id": ids[waits], "needs_id": ids[need]} for waits, need in edges])
+    ready = [
         progress.Ready(id_, job_id, row["kind"], row["token"], row["pool_id"], row["spec"], asked)
         for id_, row, asked in zip(ids, rows, queued.needs, strict=True)
         if row["state"] == TaskState.QUEUED
     ]
+    stored = zip(ids, rows, strict=True)
+    return ready, [id_ for id_, row in stored if row["state"] == TaskState.WAITING and not row["waiting_on"]]
 
 
 def placed(
@@ -242,6 +282,10 @@ def _task_document(spec: JobSpec, task: TaskSpec, target: progress.Target) -> di
         document["retry"] = retry.model_dump(mode="json", exclude_defaults=True)
     if timeout := task.timeout or spec.timeout:
         document["timeout"] = timeout.model_dump(mode="json")
+    if task.artifacts:
+        document["artifacts"] = {"patterns": task.artifacts, "on": task.artifacts_on}
     if target.token is not None:
         document["target"] = target.document()
+        if task.asked.token is not None and "$JOB_ID" in task.asked.token:
+            document["token"] = task.asked.token  # a rerun has another number
     return document

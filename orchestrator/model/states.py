@@ -7,6 +7,7 @@ Task     waiting → queued → running → succeeded | failed | cancelled | ski
                      ▲_________|  (a new attempt, not before run_after); queued → failed where no machine will come
 Attempt  running → succeeded | failed | timed_out | killed | lost | cancelled;  lost → late
 Job      queued → running → succeeded | failed | cancelled, derived from its tasks
+Notification  pending → sent | failed (given up)
 """
 
 from __future__ import annotations
@@ -61,6 +62,12 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class NotificationState(StrEnum):
+    PENDING = "pending"
+    SENT = "sent"
+    FAILED = "failed"
+
+
 N, L, T, A, J = NodeState, LaunchState, TaskState, AttemptState, JobState
 Steps = Mapping[str, frozenset[str]]
 
@@ -80,7 +87,8 @@ LAUNCH_STEPS: Steps = {
     L.FAILED: frozenset(),
 }
 TASK_STEPS: Steps = {
-    T.WAITING: frozenset({T.QUEUED, T.CANCELLED, T.SKIPPED}),
+    # Failed: its condition cannot be decided.
+    T.WAITING: frozenset({T.QUEUED, T.CANCELLED, T.SKIPPED, T.FAILED}),
     # Succeeded: a deploy task runs nowhere. Failed: the machines it waits for will not come.
     T.QUEUED: frozenset({T.RUNNING, T.CANCELLED, T.SKIPPED, T.SUCCEEDED, T.FAILED}),
     T.RUNNING: frozenset({T.QUEUED, T.SUCCEEDED, T.FAILED, T.CANCELLED}),
@@ -106,6 +114,11 @@ JOB_STEPS: Steps = {
     J.FAILED: frozenset(),
     J.CANCELLED: frozenset(),
 }
+NOTIFICATION_STEPS: Steps = {
+    NotificationState.PENDING: frozenset({NotificationState.SENT, NotificationState.FAILED}),
+    NotificationState.SENT: frozenset(),
+    NotificationState.FAILED: frozenset(),
+}
 
 NODE_ON_ITS_WAY = (N.REQUESTED, N.LAUNCHING, N.BOOTING, N.READY)
 """States in which a node is, or may become, supply. Those after it only leave."""
@@ -114,5 +127,6 @@ NODE_LIVE = (*NODE_ON_ITS_WAY, N.DRAINING, N.TERMINATING)
 """States in which a machine may exist and cost money: what counts against a pool's cap."""
 
 TASK_OPEN = (T.WAITING, T.QUEUED, T.RUNNING)
+TASK_ENDED = (T.SUCCEEDED, T.FAILED, T.CANCELLED, T.SKIPPED)
 JOB_OPEN = (J.QUEUED, J.RUNNING)
 LAUNCH_OPEN = (L.REQUESTED, L.LAUNCHING)

@@ -89,9 +89,14 @@ def _reference(target: str, *, index: bool = False, nullable: bool = True) -> An
 
 
 def _json(nullable: bool = False) -> Any:
-    if nullable:
-        return Field(default=None, sa_column=Column(JSON(none_as_null=True)))
-    return Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    column = Column(JSON(none_as_null=nullable), nullable=nullable)
+    return Field(default=None, sa_column=column) if nullable else Field(default_factory=dict, sa_column=column)
+
+
+def _index_of_set(name: str, column: str, *more: str) -> Index:
+    """Of the rows alone in which the column is set: the others, which are most, cost nothing."""
+    only = text(f"{column} IS NOT NULL")
+    return Index(name, column, *more, sqlite_where=only, postgresql_where=only)
 
 
 def _from_database(default: Any, kind: Any) -> Any:
@@ -254,6 +259,7 @@ class Job(SQLModel, table=True):
     `rerun_of` the job it does again. In a `dry_run` every command is replaced by a short sleep."""
 
     __table_args__ = (
+        _index_of_set("ix_job_rerun_of", "rerun_of"),
         Index(
             "ix_job_turn", "client_id", "priority", "id", sqlite_where=text("turn > 0"), postgresql_where=text("turn > 0")
         ),
@@ -288,13 +294,13 @@ class Task(SQLModel, table=True):
     """One unit of a job's graph, on one node. `waiting_on` counts the needs not done yet.
 
     `turn` orders tasks of one priority, so that several clients alternate by their weights (`jobs.turns`). `condition` is
-    its `when:`, `values` what its matrix gave this one, `outputs` what it wrote for later ones, `progress` (0 … 1) what it
-    reports."""
+    its `when:`, `values` what its matrix gave this one, `outputs` what it wrote for later ones, `has_inputs` says that its
+    needs wrote some, `progress` (0 … 1) is what it reports. `skipped_because`: `condition` or `upstream_failed`."""
 
     __table_args__ = (
         Index("ix_task_queue", "state", "token", desc("priority"), "turn", "id"),
         Index("ix_task_job", "job_id", "state"),
-        Index("ix_task_run_after", "run_after"),
+        _index_of_set("ix_task_run_after", "run_after"),
     )
 
     id: int = _id()
@@ -308,6 +314,8 @@ class Task(SQLModel, table=True):
     values: dict[str, Any] | None = _json(nullable=True)
     condition: str | None = _text()
     outputs: dict[str, Any] | None = _json(nullable=True)
+    has_inputs: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
+    skipped_because: str | None = None
     progress: float | None = None
     progress_note: str | None = None
     slots: int = _from_database(1, Integer)
@@ -491,13 +499,17 @@ class Node(SQLModel, table=True):
     end_reason: str | None = None
 
 
+_REQUEST = text("subject = 'request'")
+
+
 class Event(SQLModel, table=True):
     """Append-only: what happened to what, why, who did it, when."""
 
     __table_args__ = (
         Index("ix_event_job", "job_id", "id"),
-        Index("ix_event_node", "node_id", "id"),
-        Index("ix_event_pool", "pool_id", "id"),
+        _index_of_set("ix_event_node", "node_id", "id"),
+        _index_of_set("ix_event_pool", "pool_id", "id"),
+        Index("ix_event_request", "id", sqlite_where=_REQUEST, postgresql_where=_REQUEST),
     )
 
     id: int = _id()

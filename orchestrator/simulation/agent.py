@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from errno import ENOSPC
 from functools import cache
 from pathlib import Path
 from signal import SIGKILL
@@ -109,7 +110,7 @@ def _place(module: ModuleType) -> None:
     for name, value in places.items():
         if hasattr(module, name):
             setattr(module, name, value)
-    if module.__name__ == "worker":
+    if module.__name__ in ("worker", "journal", "engine", "workfolders"):
         module.os = _Os()  # type: ignore[attr-defined]
     if module.__name__ == "engine":
         module.spawn = lambda *_: host().probe()  # type: ignore[attr-defined]
@@ -117,7 +118,9 @@ def _place(module: ModuleType) -> None:
 
 def _start(order: dict[str, Any], work: str, log: str, _environment: dict[str, str]) -> Any:
     """A process of the simulation, in the agent's own words."""
-    return loaded()["processes"].Running(order, host().start(order, work, log), work)
+    processes = loaded()["processes"]
+    began = processes.time.monotonic(), processes.time.time()
+    return processes.Running(order, host().start(order, work, log), work, *began)
 
 
 class Notice:
@@ -170,7 +173,7 @@ class _Selector:
 
 
 class _Os:
-    """The real one, but for the pipe that signals would write to."""
+    """The real one, but for the pipe that signals would write to, and for a disk that may be full."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
@@ -180,3 +183,19 @@ class _Os:
 
     def set_blocking(self, *_: object) -> None:
         return
+
+    def posix_fallocate(self, file: int, offset: int, size: int) -> None:
+        _needs_room()
+        os.posix_fallocate(file, offset, size)
+
+    def mkdir(self, path: str, mode: int) -> None:
+        _needs_room()
+        os.mkdir(path, mode)  # noqa: PTH102 - the agent's own call
+
+    def statvfs(self, path: str) -> Any:
+        return SimpleNamespace(f_bavail=0, f_frsize=4096) if host().disk_is_full else os.statvfs(path)
+
+
+def _needs_room() -> None:
+    if host().disk_is_full:
+        raise OSError(ENOSPC, os.strerror(ENOSPC))

@@ -44,6 +44,8 @@ class Chaos:
             "agent dies": lambda m: m.kill_agent(again_s=between(1, 30)),
             "agent hangs": lambda m: setattr(m, "hangs_until", now + between(30, 400)),
             "agent is cut off": lambda m: self._run.network.cut_off.update({m.id: now + between(20, 900)}),
+            "machine fails its cloud's checks": self._impair,
+            "disk of a machine is full": lambda m: setattr(m, "full_until", now + between(60, 900)),
             "wall clock of a machine jumps": lambda m: setattr(m, "clock_offset_s", self._dice.choice((-3600.0, 3600.0))),
         }
         if kind in of_machines:
@@ -62,8 +64,19 @@ class Chaos:
             self._run.jump(self._dice.choice((-3600.0, -120.0, 120.0, 3600.0)))
         elif kind == "database is away":
             base.away_until = now + between(5, 90)
+        elif kind == "disk of the masters is full":
+            base.full_until = now + between(30, 300)
         elif kind == "cloud is away":
             self._dice.choice(list(self._run.clouds.values())).away_until = now + between(30, 300)
+
+    def stop(self) -> None:
+        self._process.kill()
+
+    def _impair(self, machine: Machine) -> None:
+        """It fails its cloud's own status checks for a while, whatever it does."""
+        impaired = self._run.cloud_of(machine).impaired
+        impaired[machine.id] = "instance status check failed"
+        self._run.world.at(self._dice.uniform(30, 600), lambda: impaired.pop(machine.id, None))
 
     def _reclaim(self, machine: Machine) -> None:
         """The cloud says that it takes the machine back, and does; sometimes at once."""

@@ -65,6 +65,8 @@ class SimulatedCloud(FakeCloud):
         self.away_until = -1.0
         self.changes = 0
         self.forgetful = False
+        self.ever = 0  # machines made for us
+        self._past: dict[str, list[tuple[float, Instance | None]]] = {}  # how each was shown from when on
         self._endless_until: dict[str, float] = {}
         self._world = world
         self._faults = faults
@@ -88,7 +90,7 @@ class SimulatedCloud(FakeCloud):
         slow_s = self._faults.dice.uniform(60, 240) if self._faults.strikes("slow to end", id_) else 3.0
         self._show(id_, S.ENDING, fault, cause)
         self._world.at(slow_s, lambda: self._show(id_, S.ENDED, fault, cause))
-        self._world.at(slow_s + 900, lambda: self.machines.pop(id_, None))
+        self._world.at(slow_s + 900, lambda: self._forget(id_))
 
     def fail(self, id_: str) -> None:
         """The cloud shows it in error; it runs nothing and costs money until it is ended."""
@@ -99,13 +101,25 @@ class SimulatedCloud(FakeCloud):
     def vanish(self, id_: str) -> None:
         """Gone without a trace."""
         self.hosts[id_].off()
-        self.machines.pop(id_, None)
+        self._forget(id_)
         self.changes += 1
+
+    def _forget(self, id_: str) -> None:
+        if self.machines.pop(id_, None) is not None:
+            self._remember(id_)
+            self._world.at(2 * VISIBILITY_S, lambda: self._past.pop(id_, None))
+            self.impaired.pop(id_, None)
+            self.hosts.pop(id_).scrap()
+
+    def _remember(self, id_: str) -> None:
+        machine = self.machines.get(id_)
+        self._past.setdefault(id_, []).append((self._world.now, machine.shown if machine is not None else None))
 
     def _show(self, id_: str, state: InstanceState, fault: str | None = None, cause: Cause | None = None) -> None:
         if (machine := self.machines.get(id_)) is not None:
             self._world.note(f"cloud {self.name}", f"{id_} is {state}")
             machine.shown = replace(machine.shown, state=state, fault=fault, cause=cause)
+            self._remember(id_)
             self.changes += 1
 
     # deeds
@@ -115,6 +129,8 @@ class SimulatedCloud(FakeCloud):
         super()._make(request, index)
         [id_] = set(self.machines) - before
         self.changes += 1
+        self.ever += 1
+        self._remember(id_)
         if self._faults.strikes("shown late", id_):
             late_s = self._faults.dice.uniform(1, VISIBILITY_S - 5)
             self.machines[id_].visible_at = self._clock() + timedelta(seconds=late_s)
@@ -149,6 +165,20 @@ class SimulatedCloud(FakeCloud):
                 before = set(self.machines)
                 self._make(request, request.count)
                 self.extra |= set(self.machines) - before
+
+    def instances(self, installation: str) -> list[Instance]:
+        """A cloud that lags answers from a copy of itself: it shows less than it did before, or what is gone."""
+        began, moment = self._world.now, self._clock()
+        seen = super().instances(installation)
+        if not self._faults.strikes("listing lags", self.name):
+            return seen
+        then = began - self._faults.dice.uniform(1, VISIBILITY_S - 5)
+        late = {id_ for id_, machine in self.machines.items() if machine.visible_at > moment}
+        ours = [i for id_ in self._past if id_ not in late and (i := self._shown_at(id_, then)) is not None]
+        return ours + [i for i in seen if i.id not in self._past]
+
+    def _shown_at(self, id_: str, then: float) -> Instance | None:
+        return next((shown for at, shown in reversed(self._past[id_]) if at <= then), None)
 
     def terminate(self, ids: Iterable[str]) -> None:
         ids = list(ids)

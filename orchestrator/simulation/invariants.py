@@ -10,14 +10,24 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.fleet.explain import explain_job
-from orchestrator.model.states import ATTEMPT_STEPS, JOB_STEPS, LAUNCH_OPEN, LAUNCH_STEPS, NODE_STEPS, TASK_STEPS
+from orchestrator.model.states import (
+    ATTEMPT_STEPS,
+    JOB_STEPS,
+    LAUNCH_OPEN,
+    LAUNCH_STEPS,
+    NODE_ON_ITS_WAY,
+    NODE_STEPS,
+    TASK_STEPS,
+)
+from orchestrator.simulation import rules
 from orchestrator.simulation.cloud import EXISTS, pool_of
 from orchestrator.simulation.database import INSTALLATION
 from orchestrator.simulation.master import LOG_LIMIT, LOOK_S, ORPHAN_GRACE_S
-from orchestrator.simulation.rows import Rows
+from orchestrator.simulation.rows import Rows, Violation
 from providers.base import InstanceState
 
 if TYPE_CHECKING:
+    from orchestrator.simulation.machine import Execution
     from orchestrator.simulation.run import Run
 
 STEPS = {"node": NODE_STEPS, "launch": LAUNCH_STEPS, "task": TASK_STEPS, "attempt": ATTEMPT_STEPS, "job": JOB_STEPS}
@@ -28,12 +38,8 @@ EXPLAIN_EVERY_S = 300.0
 LOOK_EVERY_S = 10.0  # where nothing changes but the time
 
 
-class Violation(Exception):
-    """A promise was not kept."""
-
-
 class Invariants:
-    """`check` after every step; `at_the_end` once all has come to rest."""
+    """`check` after every step; `at_rest` once all has come to rest."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -46,6 +52,10 @@ class Invariants:
         self._unaccounted: dict[str, float] = {}  # machine → since when no row answers for it
         self._overshoot: dict[str, float] = {}
         self._fenced: dict[int, float] = {}  # attempt → since when it is fenced while its process runs
+        self._failed_at: dict[int, float] = {}  # task → when it last failed by itself
+        self._idle: dict[int, float] = {}  # node → since when nothing asks for it
+        self._chain = rules.Chain(run.database)
+        self._since: dict[str, int] = {}
         self._explain_at = EXPLAIN_EVERY_S
         self._credentials: dict[int, tuple[str, str]] = {}
 
@@ -58,20 +68,57 @@ class Invariants:
             return
         self._look_at = run.world.now + LOOK_EVERY_S
         if changes[0] != self._changes[0]:
-            before, self._rows = self._rows, Rows.read(run.database)
+            before, self._rows = self._rows, Rows.read(run.database, self._since)
             self._states(before)
             self._attempts(before)
             self._tasks()
             self._nodes(before)
+            rules.claims(before, self._rows, run.people.documents)
+            rules.budgets(before, self._rows, run.people.documents)
+            rules.holds(before, self._rows)
+            rules.releases(before, self._rows)
+            self._delays(before)
         self._changes = changes
         self._enrolments()
         self._terminations()
         self._machines()
         self._processes()
         self._lease()
+        self._released()
         self._waiting()
 
     # rows
+
+    def _delays(self, before: Rows) -> None:
+        """A task that failed rests as long as its job file says, unless its control file said otherwise."""
+        now, documents = self._run.world.now, self._run.people.documents
+        for id_, attempt in self._rows.attempts.items():
+            was = before.attempts.get(id_)
+            if attempt.state in rules.FAILED and (was is None or was.state != attempt.state):
+                self._failed_at[attempt.task_id] = now
+        for _, task, job in rules.new_attempts(before, self._rows):
+            document = documents[job.name]
+            failed_at = self._failed_at.pop(task.id, None)
+            if failed_at is None or document["env"]["SIMULATED_CONTROL"] or self._run.jumped_at > 0:
+                continue
+            if now < failed_at + document["retry"]["delay"] - 1:
+                raise Violation(
+                    f"a retry has its delay: task {task.id} was claimed {now - failed_at:.0f} s after it failed"
+                )
+
+    def _released(self) -> None:
+        """A node goes at once when the last that asked for it has ended and nothing runs on it."""
+        now = self._run.world.now
+        busy = {attempt.node_id for attempt in self._rows.attempts.values() if attempt.state == "running"}
+        idle = {}
+        for id_, node in self._rows.nodes.items():
+            asked = self._rows.deployments.get(node.deployment_id) if node.deployment_id else None
+            if node.state not in NODE_ON_ITS_WAY or node.protected or id_ in busy or asked is None or not asked.closed_at:
+                continue
+            since = idle[id_] = self._idle.get(id_, now)
+            if now > max(since, self._run.undisturbed_since) + SLACK_S and self._somebody_watches():
+                raise Violation(f"release at once: node {id_} is {node.state}, nothing asks for it since {since:.0f} s")
+        self._idle = idle
 
     def _states(self, before: Rows) -> None:
         for name, steps in STEPS.items():
@@ -176,6 +223,8 @@ class Invariants:
                 self._peaceful(node, before)
 
     def _peaceful(self, node: Any, before: Rows) -> None:
+        if node.id in self._run.people.ended_by_hand:
+            return
         for id_, attempt in before.attempts.items():
             if attempt.node_id == node.id and attempt.state == "running" and self._rows.attempts[id_].state == "lost":
                 raise Violation(f"drain before terminate: node {node.id} ended ({node.end_reason}) under attempt {id_}")
@@ -220,6 +269,7 @@ class Invariants:
         now = self._run.world.now
         in_flight = {f"{INSTALLATION}-{id_}": row for id_, row in self._rows.launches.items() if row.state in LAUNCH_OPEN}
         shown: Counter[str | None] = Counter()
+        counted: Counter[str | None] = Counter()  # without what the cloud made beyond what it was asked for
         unaccounted = {}
         for cloud in self._run.clouds.values():
             made: Counter[str | None] = Counter()
@@ -234,19 +284,21 @@ class Invariants:
                     )
             for instance in cloud.existing(INSTALLATION):
                 shown[pool_of(instance)] += 1
+                counted[pool_of(instance)] += instance.id not in cloud.extra
                 node = self._rows.by_machine.get(instance.id)
                 if (node is None or node.state == "terminated") and instance.launch_id not in in_flight:
                     since = self._unaccounted.get(instance.id, now)
                     unaccounted[instance.id] = since
-                    undisturbed = max(since, self._run.disturbed_at, cloud.disturbed_at)
+                    counted[pool_of(instance)] -= instance.id not in cloud.extra
+                    undisturbed = max(since, self._run.undisturbed_since, cloud.disturbed_at)
                     if now > undisturbed + ORPHAN_GRACE_S + 60 + SLACK_S and self._somebody_watches():
                         raise Violation(
                             f"no machine without a row for longer than the grace: {instance.id} since {since:.0f} s"
                         )
         self._unaccounted = unaccounted
-        self._cap(shown, len(unaccounted))
+        self._cap(shown, counted)
 
-    def _cap(self, shown: Counter[str | None], unaccounted: int) -> None:
+    def _cap(self, shown: Counter[str | None], counted: Counter[str | None]) -> None:
         for pool in self._rows.pools.values():
             in_flight = sum(
                 launch.machines
@@ -260,13 +312,17 @@ class Invariants:
             elif self._somebody_watches():
                 since = self._overshoot.setdefault(pool.name, self._run.world.now)
                 disturbed = max(cloud.disturbed_at for cloud in self._run.clouds.values())
-                if self._run.world.now > max(since, self._run.disturbed_at, disturbed) + 60 + SLACK_S:
+                if self._run.world.now > max(since, self._run.undisturbed_since, disturbed) + 60 + SLACK_S:
                     raise Violation(f"too many machines freeze their pool: {shown[pool.name]} where {most} may be")
-            if shown[pool.name] - unaccounted > most:
-                raise Violation(f"live machines within the cap: {shown[pool.name]} where at most {most} may be")
+            if counted[pool.name] > max(pool.max_nodes, rows):
+                raise Violation(
+                    f"live machines within the cap: {counted[pool.name]} of {pool.name}, {rows} nodes, cap {pool.max_nodes}"
+                )
 
     def _somebody_watches(self) -> bool:
-        return any(master.process.alive for master in self._run.network.masters) and not self._run.base.is_away()
+        base = self._run.base
+        alive = any(master.process.alive for master in self._run.network.masters)
+        return alive and not base.is_away() and not base.disk_is_full()
 
     # processes
 
@@ -277,7 +333,10 @@ class Invariants:
         for execution in self._run.ledger.running.values():
             if len(self._run.ledger.by_attempt[execution.attempt]) > 1:
                 raise Violation(f"an attempt is started once: attempt {execution.attempt} was started again")
-            attempt = self._rows.attempts[execution.attempt]
+            attempt = self._rows.attempts.get(execution.attempt)
+            if attempt is None:
+                raise Violation(f"what is over is not begun again: attempt {execution.attempt} on {execution.machine}")
+            self._time_limit(execution)
             if attempt.state == "running":
                 running[attempt.task_id] += 1
                 if running[attempt.task_id] > 1:
@@ -287,12 +346,23 @@ class Invariants:
             machine = self._run.machine(execution.machine)
             assert machine is not None
             heard = [at for at in machine.answered if at > since + 1]
-            if len(heard) >= 2 and now > max(heard[1], machine.hangs_until, machine.up_at or now) + 60:
+            if len(heard) >= 2 and now > max(heard[1], machine.hangs_until, machine.up_at or now) + 30:
                 raise Violation(
                     f"a fenced attempt is stopped: attempt {attempt.id} is {attempt.state} since {since:.0f} s, its agent "
                     f"{machine.id} was answered since, and its process still runs"
                 )
         self._fenced = fenced
+
+    def _time_limit(self, execution: Execution) -> None:
+        """TERM, and KILL after the grace: while its agent lives, nothing outlives its limit."""
+        machine = self._run.machine(execution.machine)
+        if execution.limit_s is None or machine is None or machine.agent is not execution.parent:
+            return
+        if self._run.world.now > max(execution.began + execution.limit_s, machine.hangs_until) + 15:
+            raise Violation(
+                f"a time limit ends what runs: attempt {execution.attempt} runs since {execution.began:.0f} s, "
+                f"its limit with the grace is {execution.limit_s:g} s"
+            )
 
     def _lease(self) -> None:
         now = self._run.world.now
@@ -339,15 +409,32 @@ class Invariants:
                 if silent or not told.next:
                     raise Violation(f"nothing waits without a reason: explain of job {job.id} says nothing of {silent}")
 
-    def at_the_end(self) -> None:
-        """All is at rest: every wish was granted once, and what is not ours is as it was."""
+    def at_rest(self) -> None:
+        """Nothing is open: every wish was granted once, what is not ours is as it was, and all of it was told."""
         run = self._run
         for name, cloud in run.clouds.items():
             for id_ in run.strangers[name]:
                 if cloud.machines[id_].shown.state != InstanceState.RUNNING:
                     raise Violation(f"other installations are never touched: {id_} is {cloud.machines[id_].shown.state}")
-        if len(self._rows.jobs) != run.plan.jobs:
-            raise Violation(f"no job is lost or doubled: {run.plan.jobs} were submitted, {len(self._rows.jobs)} are there")
+        [[there]] = run.database("SELECT count(*) FROM job")
+        if there != len(run.people.documents):
+            raise Violation(f"no job is lost or doubled: {len(run.people.documents)} were submitted, {there} are there")
+        self._chain.check(self._rows)
+
+    def let_go(self) -> None:
+        """At rest nothing that has ended matters any more. Without this a long life would be looked at again and again."""
+        if self._run.ledger.running:
+            return
+        kept = min((id_ for id_, node in self._rows.nodes.items() if node.state != "terminated"), default=None)
+        for name in ("job", "task", "attempt", "launch", "node", "deployment"):
+            [[last]] = self._run.database(f"SELECT coalesce(max(id), 0) FROM {name}")  # noqa: S608
+            self._since[name] = last + 1
+        if kept is not None:
+            self._since["node"] = kept
+        self._rows = Rows.read(self._run.database, self._since)
+        self._run.ledger.by_attempt.clear()
+        self._run.people.forget()
+        self._failed_at.clear()
 
 
 _OPEN = ("waiting", "queued", "running")

@@ -10,6 +10,7 @@ from orchestrator.simulation.plan import Faults
 from orchestrator.simulation.world import World
 
 if TYPE_CHECKING:
+    from orchestrator.fleet.signals import Booting
     from orchestrator.simulation.machine import Machine
     from orchestrator.simulation.master import SimulatedMaster
 
@@ -42,6 +43,12 @@ class Network:
         self.world.at(delay_s, lambda: self._deliver(call))
         if self.faults.strikes("message doubled", call.told):
             self.world.at(delay_s + self.faults.dice.uniform(0, 30), lambda: self._deliver(call))
+
+    def tell_boot(self, told: Booting, machine: Machine) -> None:
+        """What a machine without an agent says, once: nobody repeats it."""
+        up = self.reachable(machine)
+        if up and not self.faults.strikes("message lost", f"boot of {machine.id}"):
+            self.faults.dice.choice(up).told_of_boot(told)
 
     def _deliver(self, call: Call) -> None:
         up = self.reachable(call.machine)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGKILL
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.fleet import signals
 from orchestrator.simulation import agent
 from orchestrator.simulation.plan import Faults, dice_for
 from orchestrator.simulation.world import START, Process, Signal, World
@@ -34,6 +35,8 @@ class Execution:
     log: str
     stubborn: bool
     parent: Process
+    limit_s: float | None  # its time limit with the grace, after which nothing of it may run
+    control: str = ""  # what it writes into its control file
     ended: float | None = None
     code: int | None = None
 
@@ -78,9 +81,10 @@ class Machine:
         self.up_at: float | None = None
         self.heard_at = 0.0  # when a master last answered it
         self.busy_at = 0.0  # when a process of it last ended
-        self.answered: list[float] = []
+        self.answered: deque[float] = deque(maxlen=1000)
         self.node_id: int | None = None
         self.hangs_until = -1.0
+        self.full_until = -1.0  # its disk
         self.clock_offset_s = 0.0
         self.reclaim_at: float | None = None  # when its cloud takes it back, as it says
         self.journal: Any = None
@@ -101,10 +105,17 @@ class Machine:
         delay_s = self.faults.dice.uniform(200, 900) if late else self.faults.dice.uniform(20, 60)
         self._boots += 1
         boots = self._boots
+        self.world.at(delay_s / 2, lambda: self._tell(signals.BEGAN) if boots == self._boots else None)
         self.world.at(delay_s, lambda: self._up() if boots == self._boots else None)
+
+    def _tell(self, phase: str) -> None:
+        self.network.tell_boot(signals.Booting(self.config["enrolment_secret"], self.id, phase), self)
 
     def _up(self) -> None:
         if not self.on:
+            return
+        self._tell(signals.FETCHED)
+        if self.faults.strikes("fetches its agent and does not enrol", self.id):
             return
         data = self.disk / "var/lib/cloud/data"
         data.mkdir(parents=True, exist_ok=True)
@@ -152,6 +163,15 @@ class Machine:
         self._boots += 1
         self.on = False
         self._halt()
+
+    def scrap(self) -> None:
+        """Nobody sees it any more."""
+        self.off()
+        shutil.rmtree(self.disk, ignore_errors=True)
+
+    @property
+    def disk_is_full(self) -> bool:
+        return self.full_until > self.world.now
 
     def _halt(self) -> None:
         if self.agent is not None:
@@ -214,6 +234,8 @@ class Machine:
             log=log,
             stubborn=dice.random() < 0.1,
             parent=self.agent,
+            limit_s=order["timeout_s"] + order["grace_s"] if order["timeout_s"] else None,
+            control=env.get("SIMULATED_CONTROL", ""),
         )
         self._ledger.by_attempt[order["attempt"]].append(execution)
         self._ledger.running[pid] = execution
@@ -225,9 +247,12 @@ class Machine:
         return pid
 
     def _finish(self, execution: Execution, code: int, size: int) -> None:
-        if execution.runs and size:
-            with open(execution.log, "ab") as file:  # noqa: PTH123 - the agent's own path, a string
-                file.write(b"x" * size)
+        if execution.runs and not self.disk_is_full:
+            if size:
+                with open(execution.log, "ab") as file:  # noqa: PTH123 - the agent's own path, a string
+                    file.write(b"x" * size)
+            if execution.control and Path(execution.work).is_dir():
+                Path(execution.work + agent.loaded()["processes"].CONTROL_NAME).write_text(execution.control)
         self._end(execution, code)
 
     def _end(self, execution: Execution, code: int) -> None:

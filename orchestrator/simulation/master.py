@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
 
 from orchestrator.agents.exchange import Answer, LogChunk, SyncMessage, exchange
-from orchestrator.agents.logs import LogStore
+from orchestrator.agents.refusals import Refusals
 from orchestrator.agents.sessions import Session, Sessions
 from orchestrator.clock import SteadyClock
 from orchestrator.clouds import Clouds
+from orchestrator.files.local import LocalLogs
 from orchestrator.fleet import deadlines, planner, signals
 from orchestrator.fleet.enrolment import Enrol, Refused, enrol
 from orchestrator.fleet.launcher import Launcher
@@ -35,6 +35,7 @@ from orchestrator.simulation.line import Call
 from orchestrator.simulation.plan import Faults
 from orchestrator.simulation.world import Died, Process, Signal, World
 from orchestrator.store.doors import StateConflict
+from orchestrator.store.trouble import CommitUnknown, Full, StoreTrouble, Unavailable
 from orchestrator.store.writer import EventRow, Queued, Tx, Writer
 from providers.fake import FakeProvider
 
@@ -66,7 +67,8 @@ class SimulatedClouds(Clouds):
 
 
 class MortalWriter(Writer):
-    """The one writer, committing where it stands; its process may die right before a commit and right after it."""
+    """The one writer, committing where it stands; its process may die right before a commit and right after it, the
+    database may not take it, and the answer to it may be lost: then nobody is told of its events, either."""
 
     def __init__(self, engine: Engine, clock: Callable[[], datetime], name: str, faults: Faults, base: Base) -> None:
         super().__init__(engine, clock, inline=True)
@@ -76,14 +78,25 @@ class MortalWriter(Writer):
 
     def submit(self, work: Callable[[Tx], T]) -> Future[T]:
         if self._base.is_away():
-            raise OperationalError("database is locked", None, Exception())
+            raise Unavailable("the database is locked by another program")
+        if self._base.disk_is_full():
+            raise Full("the disk of the database is full")
 
         def mortal(tx: Tx) -> T:
             answer = work(tx)
             if self._faults.strikes("master dies before a commit", self._name):
                 raise Died
+            if self._faults.strikes("commit fails", self._name):
+                raise Unavailable("the database did not take it")
             return answer
 
+        if self._faults.strikes("answer to a commit lost", self._name):
+            listeners, self._listeners = self._listeners, []
+            try:
+                super().submit(mortal).result()
+            finally:
+                self._listeners = listeners
+            raise CommitUnknown("the database went away while it committed")
         future = super().submit(mortal)
         if self._faults.strikes("master dies after a commit", self._name):
             raise Died
@@ -100,8 +113,9 @@ class Base:
         self.world = world
         self.faults = faults
         self.clouds = clouds
-        self.logs = LogStore(room / "logs", LOG_LIMIT)
-        self.away_until = -1.0
+        self.logs = LocalLogs(room / "logs", LOG_LIMIT)
+        self.away_until = -1.0  # the database
+        self.full_until = -1.0  # the disk of it and of the logs
         self.defects: list[str] = []
         self.enrolled: list[tuple[int, str, str]] = []  # (node, machine, credential), as masters let them in
         self._cursor = raw(engine).cursor()
@@ -121,6 +135,9 @@ class Base:
     def is_away(self) -> bool:
         return self.world.now < self.away_until
 
+    def disk_is_full(self) -> bool:
+        return self.world.now < self.full_until
+
 
 class _Turns(Executor):
     """Work given to "another thread" gets a turn of its own."""
@@ -132,8 +149,8 @@ class _Turns(Executor):
         def run() -> None:
             try:
                 work(*arguments)
-            except OperationalError:  # a pool keeps it in the future, where nobody looks
-                self._process.world.note(self._process.name, "the database is away")
+            except StoreTrouble as trouble:  # a pool keeps it in the future, where nobody looks
+                self._process.world.note(self._process.name, str(trouble))
 
         self._process.spawn(run)
         return Future()
@@ -167,6 +184,7 @@ class SimulatedMaster:
             orphan_grace_s=ORPHAN_GRACE_S,
         )
         self._reaper = Reaper(self.writer, clouds)
+        self._refusals = Refusals()
         self._listening_since = self.clock()
         self._spared = False
         self._wakes = {name: Signal(world) for name in STEPS}
@@ -185,8 +203,8 @@ class SimulatedMaster:
         def serve() -> None:
             try:
                 self.writer.write(work)
-            except OperationalError:
-                self._world.note(self.name, "the database is away")
+            except StoreTrouble as trouble:
+                self._world.note(self.name, str(trouble))
             else:
                 done()
 
@@ -201,8 +219,8 @@ class SimulatedMaster:
             try:
                 if self._base.has_work_for(name):
                     next_s = step()
-            except OperationalError:
-                self._world.note(self.name, f"{name}: the database is away")
+            except StoreTrouble as trouble:
+                self._world.note(self.name, f"{name}: {trouble}")
             except StateConflict as conflict:
                 self._world.note(self.name, f"{name}: {conflict}")
             except Exception as error:  # noqa: BLE001 - whatever it is, it is what the simulation looks for
@@ -241,7 +259,7 @@ class SimulatedMaster:
             subject, to = event["subject"], event["to_state"]
             told = f"{event['from_state'] or ''}→{to}" if to else ""
             self._world.note(self.name, f"{subject} {event['subject_id']} {told} {event['reason']}")
-            if event["reason"].startswith("a defect") and "database is locked" not in event["reason"]:
+            if event["reason"].startswith("a defect"):
                 self._base.defects.append(f"{self.name}: {event['reason']}")
             if (
                 subject in ("deployment", "pool")
@@ -269,6 +287,17 @@ class SimulatedMaster:
 
     # agents
 
+    def told_of_boot(self, told: signals.Booting) -> None:
+        def note() -> None:
+            try:
+                self.writer.write(
+                    lambda tx: signals.booting(tx, told, key=KEY, installation=INSTALLATION, refusals=self._refusals)
+                )
+            except (StoreTrouble, StateConflict) as error:
+                self._world.note(self.name, str(error))
+
+        self.process.spawn(note)
+
     def receive(self, call: Call) -> None:
         self._open[call] = None
         self.process.spawn(lambda: self._serve(call))
@@ -281,8 +310,8 @@ class SimulatedMaster:
         serve = self._enrol if call.path.endswith("enrol") else self._sync
         try:
             status, answer = serve(call)
-        except OperationalError:
-            status, answer = 503, {"error": "the database is away"}
+        except StoreTrouble as trouble:
+            status, answer = 507 if isinstance(trouble, Full) else 503, {"error": str(trouble)}
         except StateConflict as conflict:
             status, answer = 503, {"error": str(conflict)}
         self._open.pop(call, None)  # a doubled message is served twice
@@ -350,6 +379,8 @@ class SimulatedMaster:
                 del self._waiting[session.node_id]
 
     def _store_logs(self, session: Session, chunks: Sequence[LogChunk]) -> dict[int, int]:
+        if chunks and self._base.disk_is_full():
+            raise Full("the master's disk is full")
         mine = self._sessions.owns(session, {chunk.attempt for chunk in chunks})
         offsets = {}
         for chunk in chunks:

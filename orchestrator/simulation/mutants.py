@@ -14,11 +14,12 @@ from typing import Any
 from sqlalchemy import bindparam, true, update
 
 from orchestrator.agents import claims, results
-from orchestrator.fleet import deadlines, enrolment, launcher, leaving, planner, reaper, watcher
+from orchestrator.fleet import deadlines, enrolment, holds, launcher, leaving, planner, reaper, watcher
 from orchestrator.fleet.secrets import sha256
+from orchestrator.jobs import cancel
 from orchestrator.jobs.outcomes import Outcome
 from orchestrator.model.states import NodeState
-from orchestrator.model.tables import Node, Task, table
+from orchestrator.model.tables import Job, Node, Task, table
 from orchestrator.simulation import agent, master, plan
 from orchestrator.simulation.many import quiet
 from orchestrator.simulation.run import simulate
@@ -27,7 +28,7 @@ from orchestrator.store.prepared import Prepared
 from providers.base import ProviderError
 from providers.fake import FakeProvider
 
-nodes, tasks = table(Node), table(Task)
+jobs, nodes, tasks = table(Job), table(Node), table(Task)
 MOST_SEEDS = 60
 OFTEN = 0.3  # how often the faults that a guard is there for strike its mutant
 SMALL = {
@@ -60,12 +61,13 @@ class Switches:
 
 @dataclass(frozen=True)
 class Mutant:
-    """`off`: switches the guard off. `knows`: what its seeds' plans have for certain."""
+    """`off`: switches the guard off. `knows`: what its seeds' plans have for certain; `alone`: nothing else, and always."""
 
     name: str
     off: Callable[[Switches], None]
     knows: tuple[str, ...] = ()
     changes: dict[str, Any] = field(default_factory=dict)
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,11 @@ def _judge_by_name(name: str) -> Verdict:
 
 
 def _knowing(drawn: plan.Plan, mutant: Mutant) -> plan.Plan:
-    certain = {kind: max(most, OFTEN) for kind, most in plan.PER_CALL.items()} | plan.PER_HOUR
-    return replace(drawn, rates=drawn.rates | {kind: certain[kind] for kind in mutant.knows}, **mutant.changes)
+    often = 1.0 if mutant.alone else OFTEN
+    certain = {kind: max(most, often) for kind, most in plan.PER_CALL.items()}
+    certain |= {kind: most * (4 if mutant.alone else 1) for kind, most in plan.PER_HOUR.items()}
+    rates = ({} if mutant.alone else drawn.rates) | {kind: certain[kind] for kind in mutant.knows}
+    return replace(drawn, rates=rates, **mutant.changes)
 
 
 # ---- launching -------------------------------------------------------------------------------------------------------
@@ -148,6 +153,23 @@ def _no_hold(switches: Switches) -> None:
         return before(view, decision, replace(bounds, held=None), **more)
 
     before = switches.set(planner, "bounded", bounded)
+
+
+def _as_if_free(**changes: bool) -> Callable[[Switches], None]:
+    """To the planner no node is busy, or none protected."""
+
+    def off(switches: Switches) -> None:
+        def bounded(view: Any, *arguments: Any, **more: Any) -> Any:
+            nodes_ = tuple(replace(node, **changes) for node in view.nodes)
+            return before(replace(view, nodes=nodes_), *arguments, **more)
+
+        before = switches.set(planner, "bounded", bounded)
+
+    return off
+
+
+def _holds_nothing(switches: Switches) -> None:
+    switches.set(holds, "held", lambda *_: {})
 
 
 def _no_freeze(switches: Switches) -> None:
@@ -244,6 +266,36 @@ def _one_budget(switches: Switches) -> None:
     before = switches.set(results, "judge", judge_all_alike)
 
 
+def _verdict_with(**changes: Any) -> Callable[[Switches], None]:
+    def off(switches: Switches) -> None:
+        def judge_otherwise(*arguments: Any, **options: Any) -> Any:
+            return replace(before(*arguments, **options), **changes)
+
+        before = switches.set(results, "judge", judge_otherwise)
+
+    return off
+
+
+def _endless_budget(switches: Switches) -> None:
+    def judge_with_more(outcome: Outcome, retry: Any, **options: Any) -> Any:
+        return before(outcome, {**retry, "attempts": 100}, **options)
+
+    before = switches.set(results, "judge", judge_with_more)
+
+
+def _cancel_is_only_noted(switches: Switches) -> None:
+    def note(tx: Any, job_id: int, *, actor: str) -> bool:
+        tx.connection.execute(update(jobs).where(jobs.c.id == job_id).values(cancel_requested_at=tx.now))
+        tx.tell("job", job_id, "cancel requested", actor=actor, job_id=job_id)
+        return True
+
+    switches.set(cancel, "cancel", note)
+
+
+def _no_time_limit(switches: Switches) -> None:
+    switches.set(agent.loaded()["processes"].Running, "check_time", lambda *_: None)
+
+
 def _no_stop_orders(switches: Switches) -> None:
     def exchange(tx: Any, node_id: int, message: Any) -> Any:
         answer = before(tx, node_id, message)
@@ -306,10 +358,17 @@ MUTANTS = (
     Mutant("the cap of a pool", _no_cap, (), {"pool": SMALL}),
     Mutant("a held pool launches nothing", _no_hold, ("launch: misconfigured",)),
     Mutant(
-        "the freeze at overshoot", _no_freeze, ("made twice", "cannot be ended for long"), {"pool": SMALL, "masters": 1}
+        "the freeze at overshoot",
+        _no_freeze,
+        ("made twice", "cannot be ended for long"),
+        {"pool": SMALL, "masters": 1, "floor": 2, "jobs": 0},  # at the cap all the time
+        alone=True,
     ),
+    Mutant("a held kind of machine rests", _holds_nothing, ("launch: no capacity",)),
+    Mutant("protected nodes are never released", _as_if_free(protected=False)),
+    Mutant("busy nodes are never released", _as_if_free(busy=False), (), {"jobs": 12}),
     Mutant("the grace of orphans", _watcher_with(orphan_grace_s=0.0), ("made twice",)),
-    Mutant("not visible yet is not gone", _watcher_with(visibility_s=0.0), ("shown late",)),
+    Mutant("not visible yet is not gone", _watcher_with(visibility_s=0.0), ("shown late", "listing lags")),
     Mutant("other installations are not ours", _watcher_with(installation=_Anybody("eo-simulated"))),
     Mutant("only a successful listing counts", _failed_listing_counts, ("listing fails",)),
     Mutant("terminated only when seen gone", _ended_when_asked, ("terminate: without effect",)),
@@ -320,7 +379,17 @@ MUTANTS = (
     Mutant("the token rule", _no_token_rule),
     Mutant("late results are not accepted", _late_accepted, ("agent is cut off", "cannot be ended for long")),
     Mutant("budgets are separate", _one_budget, ("agent dies", "machine vanishes")),
-    Mutant("fenced attempts are stopped", _no_stop_orders, ("agent is cut off", "cannot be ended for long")),
+    Mutant("the budget of a job's own failures", _endless_budget),
+    Mutant("a retry has its delay", _verdict_with(run_after=None)),
+    Mutant("a cancelled job begins nothing", _cancel_is_only_noted),
+    Mutant("time limits", _no_time_limit),
+    Mutant(
+        "fenced attempts are stopped",
+        _no_stop_orders,
+        ("agent is cut off", "cannot be ended for long"),
+        {"drains": True, "jobs": 8, "faults_for_s": 1500.0},
+        alone=True,
+    ),
     Mutant("orders are sent until they are known", _orders_sent_once, ("answer lost",)),
     Mutant("an enrolment secret works once", _secret_works_again, ("machine loses its disk",)),
     Mutant("states change by compare-and-set", _no_compare_and_set, ("slow cloud", "launch: no capacity"), {"masters": 2}),

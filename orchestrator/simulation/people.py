@@ -1,4 +1,5 @@
-"""People: they submit and cancel jobs, drain nodes, scale and pause the pool; and repeat a call whose answer was lost."""
+"""People: they submit and cancel jobs, drain, end and protect nodes, scale, pause and delete pools; and repeat a call whose
+answer was lost."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from sqlalchemy import select
 from orchestrator.fleet import leaving, pools
 from orchestrator.jobs import cancel, spec
 from orchestrator.jobs.submit import submit
-from orchestrator.model.states import NODE_ON_ITS_WAY
-from orchestrator.model.tables import Node, Pool, table
+from orchestrator.model.states import NODE_ON_ITS_WAY, AttemptState
+from orchestrator.model.tables import Attempt, Job, Node, Pool, table
 from orchestrator.simulation.plan import Plan, dice_for
 from orchestrator.simulation.world import Process, Signal
 from orchestrator.store.writer import Tx
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.simulation.run import Run
 
 ASK_AGAIN_S = 30.0
+SIDE = "side"  # the pool in the second cloud
 
 
 class People:
@@ -31,31 +33,49 @@ class People:
         self._dice = dice_for(run.plan.seed, "people")
         self._process = Process(run.world, "people")
         self.left = 0  # wishes not yet granted
-        self.submitted: dict[str, int] = {}  # job ids by idempotency key
+        self.documents: dict[str, dict[str, Any]] = {}  # of every job ever wished for, by its name
+        self.ended_by_hand: set[int] = set()
 
     def begin(self) -> None:
-        """Make the pool, then everything else at its time."""
-        self._wish(0.0, self._make_pool)
-        for number in range(self._plan.jobs):
-            at_s = self._dice.uniform(1, self._plan.faults_for_s * 0.7)
-            document = job_document(self._plan, number)
+        """Make the pools; somebody looks after them from then on."""
+        self._wish(0.0, self._make_pools)
+        self._process.spawn(self._resume_what_is_paused)
+
+    def wish_for(self, plan: Plan) -> None:
+        """Everything that people want while this plan's faults strike, each at its time."""
+        for _ in range(plan.jobs):
+            at_s = self._dice.uniform(1, plan.faults_for_s * 0.7)
+            document = job_document(plan, len(self.documents))
+            self.documents[document["name"]] = document
             self._wish(at_s, self._submission(document))
-            if self._dice.random() < 0.1:
+            if self._dice.random() < 0.15:
                 self._wish(at_s + self._dice.uniform(10, 300), self._cancellation(document["name"]))
         for deed, chance in (
-            (self._drain, float(self._plan.drains)),
-            (self._drain, float(self._plan.drains) / 2),
+            (self._drain, float(plan.drains)),
+            (self._drain, float(plan.drains) / 2),
+            (self._end_now, float(plan.drains) / 2),
+            (self._protect, 0.3),
             (self._lower_cap, 0.1),
+            (self._raise_cap, 0.1),
             (self._pause, 0.1),
             (self._scale, 0.2),
         ):
             if self._dice.random() < chance:
-                self._wish(self._dice.uniform(60, self._plan.faults_for_s), deed)
-        self._process.spawn(self._resume_what_is_paused)
+                self._wish(self._dice.uniform(60, plan.faults_for_s), deed)
+        self._wish(plan.faults_for_s + self._dice.uniform(0, 600), self._unprotect_all)
+
+    def forget(self) -> None:
+        """Job files of jobs that are over; that there were so many is not forgotten."""
+        for name in self.documents:
+            self.documents[name] = {}
+
+    def settle(self) -> None:
+        """The pools as they were meant, for the next plan."""
+        self._wish(0.0, self._restore)
 
     def empty(self) -> None:
         """Nobody needs machines any more."""
-        self._wish(0.0, lambda tx: self._change(tx, min_nodes=0))
+        self._wish(0.0, self._empty)
 
     def _wish(self, at_s: float, work: Callable[[Tx], object]) -> None:
         self.left += 1
@@ -93,42 +113,76 @@ class People:
 
     # wishes
 
-    def _make_pool(self, tx: Tx) -> None:
-        values = {
-            "name": "main",
-            "cloud": "east",
-            "policy": "iaas",
-            "min_nodes": self._plan.floor,
-            "launch": {"image": "ami-1", "instance_type": "small.1"},
-            **self._plan.pool,
-        }
-        row = Pool(**values).model_dump(exclude={"id", "created_at"})
-        if not tx.connection.execute(select(table(Pool).c.id)).first():
-            pools.create(tx, row, actor="operator")
+    def _make_pools(self, tx: Tx) -> None:
+        if tx.connection.execute(select(table(Pool).c.id)).first():
+            return
+        launch: dict[str, Any] = {"image": "ami-1", "instance_type": "small.1"}
+        rungs = [{}, {"instance_type": "large.1"}, {"cloud": "west", "image": "ami-9", "instance_type": "west.1"}]
+        if self._plan.clouds == 1:
+            rungs[2] = {"instance_type": "huge.1"}
+        if self._plan.rungs > 1:
+            launch["rungs"] = rungs[: self._plan.rungs]
+        self._make_pool(tx, name="main", cloud="east", min_nodes=self._plan.floor, launch=launch)
+        if self._plan.clouds > 1:
+            self._make_pool(tx, name=SIDE, cloud="west", launch={"image": "ami-9", "instance_type": "west.1"})
+
+    def _make_pool(self, tx: Tx, **values: Any) -> None:
+        row = Pool(**values, **self._plan.pool).model_dump(exclude={"id", "created_at"})
+        pools.create(tx, row, actor="operator")
 
     def _submission(self, document: dict[str, Any]) -> Callable[[Tx], object]:
         key = document["name"]
         parsed = spec.parse(document)
 
-        def work(tx: Tx) -> None:
-            self.submitted[key] = submit(tx, parsed, actor="people", idempotency_key=key).job_id
-
-        return work
+        return lambda tx: submit(tx, parsed, actor="people", idempotency_key=key)
 
     def _cancellation(self, key: str) -> Callable[[Tx], object]:
         def work(tx: Tx) -> None:
-            if (job_id := self.submitted.get(key)) is not None:
+            of_key = select(table(Job).c.id).where(table(Job).c.idempotency_key == key)
+            if (job_id := tx.connection.execute(of_key).scalar()) is not None:
                 cancel.cancel(tx, job_id, actor="people")
 
         return work
 
     def _drain(self, tx: Tx) -> None:
-        on_their_way = select(table(Node).c.id).where(table(Node).c.state.in_(NODE_ON_ITS_WAY)).order_by(table(Node).c.id)
-        if found := tx.connection.execute(on_their_way).scalars().all():
-            leaving.begin(tx, found[0], "operator", "drained by hand", actor="operator")
+        for node_id in self._on_their_way(tx)[:1]:
+            leaving.begin(tx, node_id, "operator", "drained by hand", actor="operator")
+
+    def _end_now(self, tx: Tx) -> None:
+        """The one that has the most to lose."""
+        running = select(table(Attempt).c.node_id).where(table(Attempt).c.state == AttemptState.RUNNING)
+        busy = list(tx.connection.execute(running.order_by(table(Attempt).c.id)).scalars())
+        for node_id in [*busy, *self._on_their_way(tx)][:1]:
+            self.ended_by_hand.add(node_id)
+            leaving.at_once(tx, node_id, "operator", "ended by hand", actor="operator")
+
+    def _protect(self, tx: Tx) -> None:
+        for node_id in self._on_their_way(tx):
+            leaving.protect(tx, node_id, True, actor="operator")
+
+    def _unprotect_all(self, tx: Tx) -> None:
+        for node_id in tx.connection.execute(select(table(Node).c.id).where(table(Node).c.protected)).scalars().all():
+            leaving.protect(tx, node_id, False, actor="operator")
+
+    def _on_their_way(self, tx: Tx) -> list[int]:
+        ids = select(table(Node).c.id).where(table(Node).c.state.in_(NODE_ON_ITS_WAY)).order_by(table(Node).c.id)
+        return list(tx.connection.execute(ids).scalars())
 
     def _lower_cap(self, tx: Tx) -> None:
         self._change(tx, max_nodes=2)
+
+    def _raise_cap(self, tx: Tx) -> None:
+        self._change(tx, max_nodes=8)
+
+    def _restore(self, tx: Tx) -> None:
+        self._change(tx, max_nodes=self._plan.pool["max_nodes"], min_nodes=0, paused=False)
+        self._change(tx, "main", min_nodes=self._plan.floor)
+
+    def _empty(self, tx: Tx) -> None:
+        self._change(tx, min_nodes=0)
+        side = select(table(Pool).c.id).where(table(Pool).c.name == SIDE, table(Pool).c.deleted_at.is_(None))
+        for pool_id in tx.connection.execute(side).scalars().all():
+            pools.delete(tx, pool_id, actor="operator")
 
     def _scale(self, tx: Tx) -> None:
         self._change(tx, min_nodes=1)
@@ -136,9 +190,14 @@ class People:
     def _pause(self, tx: Tx) -> None:
         self._change(tx, paused=True)
 
-    def _change(self, tx: Tx, **changes: Any) -> None:
-        for pool_id in tx.connection.execute(select(table(Pool).c.id)).scalars().all():
+    def _change(self, tx: Tx, name: str | None = None, /, **changes: Any) -> None:
+        whose = table(Pool).c.name == name if name is not None else table(Pool).c.gone_at.is_(None)
+        for pool_id in tx.connection.execute(select(table(Pool).c.id).where(whose)).scalars().all():
             pools.change(tx, pool_id, changes, actor="operator")
+
+
+CONTROLS = ('{"retry": "now"}', '{"retry": "2m", "params": {"RESUME": "here"}}', '{"retry": "never"}', "nonsense")
+"""What a process leaves in its control file."""
 
 
 def job_document(plan: Plan, number: int) -> dict[str, Any]:
@@ -152,13 +211,19 @@ def job_document(plan: Plan, number: int) -> dict[str, Any]:
         if i and dice.random() < 0.4:
             task["needs"] = [f"t{dice.randrange(i)}"]
         tasks.append(task)
-    infrastructure = {"pool": "main", "count": dice.choice((1, 1, 2, 3))}
+    pool = SIDE if plan.clouds > 1 and dice.random() < 0.3 else "main"
+    infrastructure = {"pool": pool, "count": dice.choice((1, 1, 2, 3))}
+    if dice.random() < 0.3:
+        infrastructure["relaunches"] = dice.choice((0, 2))
+    elif dice.random() < 0.2:
+        infrastructure["instance_type"] = "own.1"
     document: dict[str, Any] = {
         "name": name,
         "client": dice.choice(("acme", "globex")),
         "env": {
             "SIMULATED_SECONDS": str(dice.choice((1, 10, 60, 120))),
             "SIMULATED_FAILURES": str(dice.choice((0, 0, 0.2, 0.5))),
+            "SIMULATED_CONTROL": dice.choice(("", "", "", *CONTROLS)),
         },
         "retry": {
             "attempts": dice.choice((1, 2, 3)),
@@ -166,6 +231,7 @@ def job_document(plan: Plan, number: int) -> dict[str, Any]:
             "never_on": [78],
             "infrastructure_attempts": dice.choice((3, 5)),
         },
+        "priority": dice.choice((0, 0, 5)),
         "tasks": tasks,
     }
     if dice.random() < 0.3:
@@ -179,5 +245,5 @@ def job_document(plan: Plan, number: int) -> dict[str, Any]:
             task["needs"] = [*task.get("needs", []), "up"]
         down = {"name": "down", "kind": "undeploy", "token": "t-$JOB_ID", "needs": [task["name"] for task in tasks]}
         return document | {"token": "t-$JOB_ID", "tasks": [deploy, *tasks, down]}
-    token = "shared" if shape > 0.85 else "t-$JOB_ID"
+    token = f"shared-{pool}" if shape > 0.85 else "t-$JOB_ID"
     return document | {"infrastructure": infrastructure | {"token": token}}

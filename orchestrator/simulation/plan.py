@@ -25,6 +25,7 @@ PER_CALL: dict[str, float] = {
     "launch: misconfigured": 0.03,
     "listing fails": 0.2,
     "listing throttled": 0.1,
+    "listing lags": 0.3,
     "terminate: request lost": 0.25,
     "terminate: reply lost": 0.25,
     "terminate: without effect": 0.25,
@@ -33,6 +34,7 @@ PER_CALL: dict[str, float] = {
     "shown late": 0.4,
     "never boots": 0.15,
     "boots late": 0.15,
+    "fetches its agent and does not enrol": 0.1,
     "goes to error": 0.15,
     "made twice": 0.05,
     "slow to end": 0.3,
@@ -47,6 +49,8 @@ PER_CALL: dict[str, float] = {
     "master dies after a commit": 0.01,
     "master dies before a cloud call": 0.04,
     "master dies after a cloud call": 0.04,
+    "commit fails": 0.02,
+    "answer to a commit lost": 0.02,
     # agents
     "process does not start": 0.1,
     "engine is sick": 0.2,
@@ -58,6 +62,8 @@ PER_HOUR: dict[str, float] = {
     "machine is reclaimed": 8,
     "machine loses its disk": 4,
     "machine boots again": 8,
+    "machine fails its cloud's checks": 4,
+    "disk of a machine is full": 6,
     "agent dies": 12,
     "agent hangs": 8,
     "agent is cut off": 12,
@@ -65,11 +71,12 @@ PER_HOUR: dict[str, float] = {
     "master dies": 6,
     "clock of a master jumps": 2,
     "database is away": 4,
+    "disk of the masters is full": 2,
     "cloud is away": 4,
 }
 """Faults that strike in their own time, and the most often they ever do."""
 
-NEEDS_TOKENS = frozenset({"shown late", "launch: fewer machines", "made twice"})
+NEEDS_TOKENS = frozenset({"shown late", "listing lags", "launch: fewer machines", "made twice"})
 """Faults that only the cloud's idempotency token is a remedy for."""
 
 
@@ -77,6 +84,7 @@ NEEDS_TOKENS = frozenset({"shown late", "launch: fewer machines", "made twice"})
 class Plan:
     """Everything a run depends on, drawn from the seed alone.
 
+    `rungs`: how many kinds of machines the pool's ladder has; of two clouds, the second has a pool of its own as well.
     `forgetful`: the clouds keep no idempotency tokens, as if they had expired; one look must do, so machines show at once.
     """
 
@@ -87,6 +95,7 @@ class Plan:
     faults_for_s: float
     jobs: int
     pool: dict[str, Any]
+    rungs: int
     floor: int
     master_gone_s: float
     drains: bool
@@ -110,6 +119,8 @@ class Plan:
             "heartbeat_timeout_s": dice.choice((90, 180)),
             "drain_timeout_s": dice.choice((120, 300)),
             "lease_s": dice.choice((300, 900)),
+            "breaker_failures": dice.choice((1, 3)),
+            "relaunch_limit": dice.choice((3, 20)),
         }
         masters = dice.choice((1, 1, 1, 2))
         return cls(
@@ -120,6 +131,7 @@ class Plan:
             faults_for_s=dice.choice((300.0, 600.0, 1500.0)),
             jobs=dice.randint(1, 5),
             pool=pool,
+            rungs=dice.choice((1, 1, 2, 3)),
             floor=dice.choice((0, 0, 1)),
             master_gone_s=dice.choice((0.0,) * 5 + (pool["lease_s"] + 900.0,)),
             drains=dice.random() < 0.4,
@@ -136,10 +148,14 @@ class Faults:
     """The plan at work: throws the dice, counts what struck, and stops when told."""
 
     def __init__(self, plan: Plan, world: World) -> None:
-        self._plan = plan
         self._world = world
         self.dice = dice_for(plan.seed, "faults")
         self.struck: Counter[str] = Counter()
+        self.follow(plan)
+
+    def follow(self, plan: Plan) -> None:
+        """From here on strike by this plan."""
+        self._plan = plan
         self.active = True
 
     def strikes(self, kind: str, whom: str) -> bool:

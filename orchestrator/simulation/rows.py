@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 
+class Violation(Exception):
+    """A promise was not kept."""
+
+
 class NodeRow(NamedTuple):
     id: int
     state: str
@@ -15,6 +19,8 @@ class NodeRow(NamedTuple):
     token: str | None
     launch_id: int
     end_reason: str | None
+    protected: int
+    deployment_id: int | None
 
 
 class AttemptRow(NamedTuple):
@@ -22,6 +28,7 @@ class AttemptRow(NamedTuple):
     state: str
     task_id: int
     node_id: int
+    number: int
     exit_code: int | None
     log_size: int
 
@@ -35,6 +42,8 @@ class TaskRow(NamedTuple):
     token: str | None
     job_failures: int
     infrastructure_failures: int
+    exit_code: int | None
+    reason: str | None
 
 
 class LaunchRow(NamedTuple):
@@ -42,19 +51,39 @@ class LaunchRow(NamedTuple):
     state: str
     pool_id: int
     machines: int
+    kind: str
+    probe: int
+    requested_at: str
 
 
 class JobRow(NamedTuple):
     id: int
     state: str
+    name: str
+    cancel_requested_at: str | None
 
 
 class PoolRow(NamedTuple):
     id: int
     name: str
     max_nodes: int
+    breaker_failures: int
     frozen_reason: str | None
     paused_at: str | None
+
+
+class DeploymentRow(NamedTuple):
+    id: int
+    closed_at: str | None
+
+
+class HoldRow(NamedTuple):
+    id: int
+    pool_id: int
+    kind: str
+    cause: str
+    failures: int
+    until: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +96,8 @@ class Rows:
     launches: dict[int, LaunchRow]
     jobs: dict[int, JobRow]
     pools: dict[int, PoolRow]
+    deployments: dict[int, DeploymentRow]
+    holds: dict[int, HoldRow]
     by_machine: dict[str, NodeRow]
 
     def of(self, name: str) -> Mapping[int, Any]:
@@ -76,9 +107,14 @@ class Rows:
         }[name]  # fmt: skip
 
     @classmethod
-    def read(cls, query: Callable[[str], list[Any]]) -> Rows:
+    def read(cls, query: Callable[[str], list[Any]], since: Mapping[str, int] | None = None) -> Rows:
+        """`since`: the first id of each table that still matters; a long life would be read again and again."""
+        first = since or {}
+
         def table(name: str, row: Any) -> dict[int, Any]:
-            return {values[0]: row(*values) for values in query(f"SELECT {', '.join(row._fields)} FROM {name}")}  # noqa: S608
+            fields = ", ".join(row._fields)
+            found = query(f"SELECT {fields} FROM {name} WHERE id >= {first.get(name, 0)}")  # noqa: S608
+            return {values[0]: row(*values) for values in found}
 
         nodes = table("node", NodeRow)
         return cls(
@@ -88,5 +124,7 @@ class Rows:
             table("launch", LaunchRow),
             table("job", JobRow),
             table("pool", PoolRow),
+            table("deployment", DeploymentRow),
+            table("hold", HoldRow),
             {node.instance_id: node for node in nodes.values() if node.instance_id},
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from orchestrator.model.states import JOB_OPEN
 from orchestrator.simulation import database
 from orchestrator.simulation.chaos import Chaos
 from orchestrator.simulation.cloud import SimulatedCloud
-from orchestrator.simulation.invariants import Invariants, Violation
+from orchestrator.simulation.invariants import Invariants
 from orchestrator.simulation.line import Network
 from orchestrator.simulation.machine import Ledger, Machine
 from orchestrator.simulation.master import Base, SimulatedMaster
 from orchestrator.simulation.people import People
 from orchestrator.simulation.plan import Faults, Plan, dice_for
+from orchestrator.simulation.rows import Violation
 from orchestrator.simulation.world import World
 from providers.base import TAG_INSTALLATION, LaunchRequest
 
@@ -43,11 +45,16 @@ class Outcome:
 
 def simulate(seed: int, *, keep: int | None = 200) -> Outcome:
     """Play this seed. `keep`: how many of the last events the trace holds, None: all."""
+    return play(Plan.of(seed), Run.play, keep=keep)
+
+
+def play(plan: Plan, how: Callable[[Run], None], *, keep: int | None = 200) -> Outcome:
+    """Build the world of this plan and let it live as `how` says."""
     folder = Path("/dev/shm")  # noqa: S108 - memory where there is some; the names are the library's
     room = Path(tempfile.mkdtemp(prefix="eo-simulation-", dir=folder if folder.is_dir() else None))
-    run = Run(Plan.of(seed), room, keep)
+    run = Run(plan, room, keep)
     try:
-        run.play()
+        how(run)
     except Violation as violation:
         run.world.note("invariant", f"BROKEN: {violation}")
         return run.outcome(str(violation))
@@ -89,7 +96,6 @@ class Run:
         self.jumped_at = -1e9
         self._offset_s = 0.0
         self.people = People(self)
-        self.chaos = Chaos(self)
         self.invariants = Invariants(self)
 
     def close(self) -> None:
@@ -99,6 +105,11 @@ class Run:
             for machine in cloud.hosts.values():
                 machine.off()
 
+    @property
+    def undisturbed_since(self) -> float:
+        """Since when masters could do their work, as far as they and their database go."""
+        return max(self.disturbed_at, self.base.away_until, self.base.full_until)
+
     def outcome(self, broken: str) -> Outcome:
         return Outcome(
             seed=self.plan.seed,
@@ -107,8 +118,8 @@ class Run:
             steps=self.world.steps,
             virtual_s=self.world.now,
             faults=self.faults.struck,
-            machines=sum(len(cloud.hosts) for cloud in self.clouds.values()),
-            attempts=len(self.ledger.by_attempt),
+            machines=sum(cloud.ever for cloud in self.clouds.values()),
+            attempts=self.ledger.pids,
         )
 
     # what is there
@@ -164,21 +175,38 @@ class Run:
     # the play
 
     def play(self) -> None:
+        self.begin()
+        self.storm(self.plan)
+        self.end()
+
+    def begin(self) -> None:
+        """The masters come up, and people make the pools."""
         for number in range(self.plan.masters):
             self.start_master(f"master {number + 1}")
         self.people.begin()
-        self.chaos.begin()
-        self._pass(self.plan.faults_for_s)
+
+    def storm(self, plan: Plan) -> None:
+        """The plan's wishes while its faults strike; then they stop, and the fleet comes to rest."""
+        self.faults.follow(plan)
+        self.people.wish_for(plan)
+        chaos = Chaos(self)
+        chaos.begin()
+        self.spend(plan.faults_for_s)
         self._end_faults()
-        if self.plan.master_gone_s:
-            self._without_masters()
+        chaos.stop()
+        if plan.master_gone_s:
+            self._without_masters(plan.master_gone_s)
         self._until(JOBS_END_WITHIN_S, self._open_jobs)
         self._until(FLEET_RETURNS_WITHIN_S, self._above_floor)
+        self.invariants.at_rest()
+
+    def end(self) -> None:
+        """Nobody needs machines any more: nothing of ours is left."""
         self.people.empty()
         self._until(FLEET_RETURNS_WITHIN_S, self._left_in_clouds)
-        self.invariants.at_the_end()
+        self.invariants.at_rest()
 
-    def _pass(self, seconds: float) -> None:
+    def spend(self, seconds: float) -> None:
         self.world.run(seconds, self.invariants.check)
 
     def _until(self, most_s: float, what_is_left: Any) -> None:
@@ -186,26 +214,30 @@ class Run:
         while left := what_is_left():
             if self.world.now >= end:
                 raise Violation(f"{most_s / 3600:g} h after the last fault there is still left: {left}")
-            self._pass(LOOK_S)
+            self.spend(LOOK_S)
 
     def _end_faults(self) -> None:
         """From here on nothing fails; what is broken already stays so until somebody mends it."""
         self.world.note("chaos", "no more faults")
         self.faults.active = False
         self.network.cut_off.clear()
-        self.base.away_until = -1.0
+        self.base.away_until = min(self.base.away_until, self.world.now)
+        self.base.full_until = min(self.base.full_until, self.world.now)
         if self._offset_s:
             self.jump(0.0)
         for cloud in self.clouds.values():
             cloud.away_until = -1.0
+            cloud.impaired.clear()
+            for machine in cloud.hosts.values():
+                machine.full_until = -1.0
 
-    def _without_masters(self) -> None:
+    def _without_masters(self, gone_s: float) -> None:
         """Law 5: with nobody to tell them, machines that came up end by themselves."""
         self.world.note("chaos", "every master is gone")
         self.masters_may_live = False
         for master in self.network.masters:
             master.process.kill()
-        self._pass(self.plan.master_gone_s)
+        self.spend(gone_s)
         self.invariants.nothing_runs_alone()
         self.masters_may_live = True
         for number in range(self.plan.masters):
@@ -218,7 +250,7 @@ class Run:
         return ", ".join([*(f"job {id_} {state}" for id_, state in rows), *([waiting] if waiting else [])])
 
     def _above_floor(self) -> str:
-        [[floor]] = self.database("SELECT max(min_nodes) FROM pool")
+        [[floor]] = self.database("SELECT sum(min_nodes) FROM pool WHERE gone_at IS NULL")
         rows = self.database("SELECT id, state, reason FROM node WHERE state <> 'terminated'")
         ready = [row for row in rows if row[1] == "ready"]
         if len(rows) == len(ready) == floor and not self._unaccounted(ready):

@@ -88,6 +88,7 @@ class World:
         self.hub = getcurrent()
         self.now = 0.0
         self.steps = 0
+        self.most_steps = MOST_STEPS
         self.trace = Trace(keep)
         self._agenda: list[tuple[float, int, Callable[[], object]]] = []
         self._order = count()
@@ -108,7 +109,7 @@ class World:
         while self._agenda and self._agenda[0][0] <= until:
             self.now, _, deed = heappop(self._agenda)
             self.steps += 1
-            if self.steps > MOST_STEPS:
+            if self.steps > self.most_steps:
                 raise RuntimeError(f"{MOST_STEPS} steps: something turns in circles")
             deed()
             after_step()

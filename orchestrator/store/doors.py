@@ -11,8 +11,16 @@ from typing import Any
 from sqlalchemy import bindparam, update
 from sqlmodel import SQLModel
 
-from orchestrator.model.states import ATTEMPT_STEPS, JOB_STEPS, LAUNCH_STEPS, NODE_STEPS, TASK_STEPS, Steps
-from orchestrator.model.tables import Attempt, Job, Launch, Node, Task, table
+from orchestrator.model.states import (
+    ATTEMPT_STEPS,
+    JOB_STEPS,
+    LAUNCH_STEPS,
+    NODE_STEPS,
+    NOTIFICATION_STEPS,
+    TASK_STEPS,
+    Steps,
+)
+from orchestrator.model.tables import Attempt, Job, Launch, Node, Notification, Task, table
 from orchestrator.store.prepared import Prepared
 from orchestrator.store.writer import Conflict, Tx
 
@@ -22,6 +30,7 @@ STEPS: dict[type[SQLModel], Steps] = {
     Task: TASK_STEPS,
     Attempt: ATTEMPT_STEPS,
     Job: JOB_STEPS,
+    Notification: NOTIFICATION_STEPS,
 }
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from sqlalchemy import Connection, Executable, Float
 from sqlalchemy.engine import Dialect
 
-
 FEW = 4  # parameter sets for which a pipeline is not worth its making
 
 

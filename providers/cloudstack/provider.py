@@ -12,7 +12,6 @@ from ..base import (
     Finding,
     Instance,
     LaunchRequest,
-    Misconfigured,
     ProviderError,
 )
 from . import catalogue, inspection, machines
@@ -89,12 +88,7 @@ class CloudStackProvider:
 
         Never waits for the jobs that start the machines: one that could not be started shows as ERROR in `instances`.
         """
-        size = len(request.user_data)
-        if size > self.user_data_limit:
-            raise Misconfigured(
-                f"the user data have {size} bytes, CloudStack takes {self.user_data_limit}: shorten the pool's own "
-                "additions, or let the machine fetch them at boot"
-            )
+        request.refuse_user_data_over(self.user_data_limit, "CloudStack")
         return self._launching.launch(request)
 
     def instances(self) -> list[Instance]:

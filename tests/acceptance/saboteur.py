@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -98,7 +99,8 @@ class Stream:
             "token": "sweep-$JOB_ID",
             "infrastructure": {"pool": "local", "count": 1},
             "retry": {"infrastructure_attempts": 20},
-            "run": f'echo {name} >> {marks}/begun; sleep 0.15; echo {name} >> {marks}/ended; echo "{name} is done"',
+            "run": f'echo {name} >> {marks}/begun; sleep 0.15; echo {name} | tee left >> {marks}/ended; echo "{name} is done"',
+            "artifacts": ["left"],
         }
 
     def all_succeeded_once(self, director: Director) -> None:
@@ -107,6 +109,8 @@ class Stream:
             job = director.finished(job_id, 60)
             assert job["state"] == "succeeded", (job, director.events(job_id=job_id))
             assert director.log(job_id, name).splitlines()[-1:] == [f"{name} is done"]
+            (left,) = director.get(f"/jobs/{job_id}/artifacts")["items"]
+            assert (left["path"], left["sha256"]) == ("left", hashlib.sha256(f"{name}\n".encode()).hexdigest())
             attempts = director.get(f"/jobs/{job_id}/attempts")["items"]
             assert Counter(attempt["state"] for attempt in attempts)["succeeded"] == 1, attempts
         assert len(set(self.jobs.values())) == len(self.jobs) == len(every(director, "/jobs"))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import pty
-import select
 import signal
 import subprocess
 import sys
@@ -142,7 +139,9 @@ def test_a_job_is_submitted_waited_for_and_read(cli: Cli) -> None:
     assert f"job {job} succeeded" in done.stderr
     log = subprocess.run([*COMMAND, "job", "logs", job, "--task", "first"], capture_output=True, env=cli.env)
     assert log.stdout == b"launch=wins \xc3\xa9\xff", "a log comes byte for byte"
-    assert "first, second" in cli.run("job", "logs", job, status=2).stderr
+    log = subprocess.run([*COMMAND, "job", "logs", job], capture_output=True, env=cli.env)
+    assert log.stdout == b"first | launch=wins \xc3\xa9\xff\nsecond | and there\n"
+    assert "first, second" in cli.run("job", "logs", job, "--tail", "1", status=2).stderr
     shown = cli.run("job", "show", job).stdout
     assert "2 of 2 ended" in shown and "second" in shown
     assert "ended succeeded" in cli.run("job", "explain", job).stdout
@@ -150,84 +149,108 @@ def test_a_job_is_submitted_waited_for_and_read(cli: Cli) -> None:
     assert "had ended already" in cli.run("job", "cancel", job).stdout
 
 
-def test_a_failed_job_is_status_1_and_says_why(cli: Cli) -> None:
-    tasks = [{"name": "breaks", "run": "exit 7"}, {"name": "after", "run": "true", "needs": ["breaks"]}]
-    done = cli.run("submit", cli.file("failing", tasks=tasks), "--wait", status=1)
-    assert "failed" in done.stderr and "breaks" in done.stderr and "7" in done.stderr
-    assert "after" in done.stderr
-    again = cli.run("job", "wait", done.stdout.strip(), "--output", "json", status=1)
-    assert json.loads(again.stdout)["state"] == "failed"
+def test_a_failed_job_goes_on_where_it_failed(cli: Cli) -> None:
+    tasks = [
+        {"name": "first", "run": 'echo WORD=kept >> "$ORCHESTRATOR_OUTPUT"'},
+        {"name": "second", "run": 'echo "$WORD"; exit "$CODE"', "needs": ["first"]},
+        {"name": "many", "array": 101, "run": "true", "needs": ["second"]},
+    ]
+    job = cli.run("submit", cli.file("again", params={"CODE": "3"}, tasks=tasks), "--wait", status=3).stdout.strip()
+    shown = cli.run("job", "show", job).stdout
+    assert "many    101" in shown and "101 skipped" in shown and "many[0]" not in shown
+    assert "upstream_failed: needs second" in cli.run("job", "show", job, "--name", "many[7]").stdout
+    again = cli.run("job", "rerun", job, "--failed", "--param", "CODE=0", "--wait").stdout.strip()
+    assert cli.run("job", "logs", again, "--task", "second").stdout == "kept\n"
+    shown = cli.run("job", "show", again, "--state", "succeeded", "--limit", "2").stdout
+    assert f"rerun of   {job}" in shown and f"kept from job {job}" in shown
+    assert cli.json("job", "show", job)["reruns"] == [int(again)]
+    assert "all of job" in cli.run("job", "rerun", again, "--failed", status=2).stderr
 
 
-def test_a_job_cancelled_elsewhere_ends_the_waiting_with_3(cli: Cli) -> None:
-    waiting = cli.begin("submit", cli.sleeper("cancelled"), "--wait")
-    assert waiting.stdout is not None
-    job = waiting.stdout.readline().strip()
-    read_until(waiting, "runs on node")
-    assert "is being cancelled" in cli.run("job", "cancel", job).stdout
-    _, told = waiting.communicate(timeout=DEADLINE_S)
-    assert waiting.returncode == 3, told
-    assert f"job {job} cancelled" in told
-
-
-def test_ctrl_c_in_a_script_detaches(cli: Cli) -> None:
-    waiting = cli.begin("submit", cli.sleeper("detached"), "--wait")
-    assert waiting.stdout is not None
-    job = waiting.stdout.readline().strip()
-    read_until(waiting, f"job {job} is")
-    waiting.send_signal(signal.SIGINT)
-    _, told = waiting.communicate(timeout=DEADLINE_S)
-    assert waiting.returncode == 130, told
-    assert f"orchestrator job wait {job}" in told
-    assert cli.api(f"jobs/{job}")["state"] in ("queued", "running")
-    cli.run("job", "cancel", job)
-
-
-def test_ctrl_c_on_a_terminal_asks_and_cancels(cli: Cli) -> None:
-    file = cli.sleeper("asked")
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(cli.folder)
-        os.execve(sys.executable, [*COMMAND, "submit", file, "--wait"], {**cli.env, "TERM": "xterm-256color"})
-    seen = b""
-
-    def read(wanted: bytes) -> bool:
-        nonlocal seen
-        if select.select([terminal], [], [], 0)[0]:
-            with contextlib.suppress(OSError):  # the other side is closed: the command has ended
-                seen += os.read(terminal, 65536)
-        return wanted in seen
-
-    until(lambda: read(b"runs on node"), "the live picture says where the task runs")
-    os.write(terminal, b"\x03")
-    until(lambda: read(b"[c]ancel"), "the question")
-    os.write(terminal, b"c\n")
-    until(lambda: read(b"cancelled after"), "how it ended")
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
-    os.close(terminal)
-
-
-def test_waiting_and_following_survive_a_restart_of_the_master(cli: Cli) -> None:
+def test_following_a_log_survives_a_restart_of_the_master(cli: Cli) -> None:
     file = cli.file("survivor", run='echo begun; while [ ! -e "$GO" ]; do sleep 0.1; done; echo done')
     go = cli.folder / "go"
-    waiting = cli.begin("submit", file, "--wait", "--param", f"GO={go}")
-    assert waiting.stdout is not None
-    job = waiting.stdout.readline().strip()
-    read_until(waiting, "runs on node")
+    job = cli.run("submit", file, "--param", f"GO={go}").stdout.strip()
     following = cli.begin("job", "logs", job, "--follow")
     assert following.stdout is not None and following.stdout.readline() == "begun\n"
 
     cli.stage.master.send_signal(signal.SIGTERM)
     cli.stage.master.wait(DEADLINE_S)
-    read_until(waiting, "no master answers")
     cli.stage.start_master()
     go.touch()
 
-    _, told = waiting.communicate(timeout=DEADLINE_S)
-    assert waiting.returncode == 0, told
-    assert "the master answers again" in told
     assert following.communicate(timeout=DEADLINE_S)[0] == "done\n"
     assert following.returncode == 0
+
+
+def test_logs_of_several_tasks_are_followed_across_a_restart(cli: Cli) -> None:
+    """Each line comes once, whole, with its task's name; a retry is told apart; the command ends with the job."""
+    wait = 'while [ ! -e "$GO" ]; do sleep 0.1; done'
+    tasks = [
+        {"name": "a", "run": f"printf 'a 1\\na '; {wait}; echo 2"},
+        {
+            "name": "b",
+            "run": f"{wait}; echo b $ORCHESTRATOR_ATTEMPT; exit $((2 - ORCHESTRATOR_ATTEMPT))",
+            "retry": {"attempts": 2},
+        },
+        {"name": "c", "run": "printf end", "needs": ["a", "b"]},
+    ]
+    go = cli.folder / "go-on"
+    job = cli.run("submit", cli.file("several", tasks=tasks), "--param", f"GO={go}").stdout.strip()
+    following = cli.begin("job", "logs", job, "-f")
+    assert following.stdout is not None and following.stdout.readline() == "a | a 1\n"
+    cli.stage.master.send_signal(signal.SIGTERM)
+    cli.stage.master.wait(DEADLINE_S)
+    cli.stage.start_master()
+    go.touch()
+    told, why = following.communicate(timeout=DEADLINE_S)
+    assert following.returncode == 0, why
+    assert sorted(told.splitlines()) == ["a | a 2", "b | b 1", "b#2 | b 2", "c | end"]
+    assert cli.run("job", "logs", job, "--task", "b", "--attempt", "1").stdout == "b 1\n"
+    assert "no attempt 3" in cli.run("job", "logs", job, "--task", "b", "--attempt", "3", status=2).stderr
+
+
+def test_what_a_job_left_is_listed_and_fetched(cli: Cli) -> None:
+    """On a machine that is gone by then; nothing is written outside the folder that was named."""
+    tasks = [
+        {"name": "first", "run": "mkdir out; printf one > out/a.csv; printf two > 'b c.txt'", "artifacts": ["**"]},
+        {"name": "second", "run": "printf three > a.csv; exit 1", "artifacts": ["*.csv"], "artifacts_on": "always"},
+    ]
+    rented = {"token": "left-$JOB_ID", "infrastructure": {"pool": "main", "count": 1}}
+    job = cli.run("submit", cli.file("leaves", tasks=tasks, **rented), "--wait", status=1).stdout.strip()
+    listed = json.loads(cli.run("job", "artifacts", job, "--output", "json").stdout)["items"]
+    assert sorted((item["task"], item["path"], item["size"]) for item in listed) == [
+        ("first", "b c.txt", 3), ("first", "out/a.csv", 3), ("second", "a.csv", 5),
+    ]  # fmt: skip
+    assert "out/a.csv" in cli.run("job", "artifacts", job).stdout
+    to = cli.folder / "fetched"
+    cli.run("job", "download", job, "--to", str(to))
+    found = {str(path.relative_to(to)): path.read_text() for path in to.rglob("*") if path.is_file()}
+    assert found == {"first/out/a.csv": "one", "first/b c.txt": "two", "second/a.csv": "three"}
+    cli.run("job", "download", job, "*.txt", "--task", "first", "--to", str(cli.folder / "one"))
+    assert [path.name for path in (cli.folder / "one").rglob("*") if path.is_file()] == ["b c.txt"]
+    assert "is like *.pdf" in cli.run("job", "download", job, "*.pdf", status=2).stderr
+
+    trap = cli.folder / "trap"
+    trap.mkdir()
+    (cli.folder / "outside").mkdir()
+    (trap / "first").symlink_to(cli.folder / "outside")
+    assert "leads out" in cli.run("job", "download", job, "--to", str(trap), status=2).stderr
+    assert not list((cli.folder / "outside").iterdir())
+
+
+def test_first_last_and_found_lines(cli: Cli) -> None:
+    job = cli.run("submit", cli.file("lines", run="seq -f 'line %g' 2000; printf 'No End'"), "--wait").stdout.strip()
+    assert cli.run("job", "logs", job, "--head", "2").stdout == "line 1\nline 2\n"
+    assert cli.run("job", "logs", job, "--tail", "2").stdout == "line 2000\nNo End"
+    assert cli.run("job", "logs", job, "-f", "--tail", "1").stdout == "No End"
+    assert cli.run("job", "logs", job, "--search", "LINE 199").stdout.splitlines() == [
+        "lines:199: line 199",
+        *(f"lines:{number}: line {number}" for number in range(1990, 2000)),
+    ]
+    assert cli.run("job", "logs", job, "--search", "no end").stdout == "lines:2001: No End\n"
+    assert "no line" in cli.run("job", "logs", job, "--search", "line [0-9]").stderr, "a text, not a pattern"
+    assert "only one" in cli.run("job", "logs", job, "--head", "1", "--tail", "1", status=2).stderr
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
@@ -286,7 +309,7 @@ def test_the_settings_say_where_the_master_and_its_token_are(cli: Cli) -> None:
 
 def test_without_a_master_the_status_is_4_and_the_fix_is_told(cli: Cli) -> None:
     away = ("--url", "http://127.0.0.1:1")
-    submit = ("submit", cli.sleeper("nowhere"), "--wait")
+    submit = ("submit", cli.sleeper("nowhere"))
     for told in cli.together(("job", "list", *away), (*submit, *away), ("events", "--follow", *away), status=4):
         assert "orchestrator serve" in told.stderr
         assert told.stdout == ""

@@ -20,9 +20,12 @@ from orchestrator import faultpoints
 from orchestrator.demo.stage import Stage, stage
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.timeout(900)  # every strike waits for a master to start, which takes long on a busy host
+pytestmark = pytest.mark.timeout(3600)  # every strike waits for a master to start, which takes long on a busy host
+PATIENT = {"boot_timeout_s": 600, "lease_s": 600, "heartbeat_timeout_s": 90}
+"""On a busy host the master is away more than it is there. A machine whose lease ends meanwhile powers off, as it promised, and
+a result that it could not hand over goes with it: that command runs again. The sweep is not about leases."""
 QUICK = "look_s = 1\norphan_grace_s = 5"
-AT_START = [point for point in faultpoints.POINTS if point.startswith("start.")]
+AT_START = [point for point in faultpoints.POINTS if point.startswith(("start.", "loop.retention."))]
 AT_A_FAILED_BOOT = [point for point in faultpoints.POINTS if point.startswith("provider.console.")]
 AT_WORK = [point for point in faultpoints.POINTS if point not in (*AT_START, *AT_A_FAILED_BOOT)]
 AGENTS = list(faultpoints.AGENT_POINTS)
@@ -34,6 +37,7 @@ WORST = [  # for every run of the tests; `make test-restart` strikes at all
     "enrol.before_answer",
     "sync.before_answer",
     "log.after_append",
+    "artifact.before_answer",
     "provider.terminate.after",
 ]
 WORST_OF_AGENTS = ["agent.enrol.after", "agent.journal.begin.after", "agent.spawn.after", "agent.call.after"]
@@ -63,7 +67,7 @@ def sweep(
 ) -> tuple[Stream, int]:
     """Strike at one point after the other while jobs flow; then all must be well. Returns the jobs and the deaths."""
     director = Director(here)
-    director.pool(**{"max_nodes": 4, "boot_timeout_s": 300, **pool})  # machines that find no master take their time
+    director.pool(**{"max_nodes": 4, **PATIENT, **pool})
     with Service(here) as service:
         with Stream(here, marks) as stream:
             for point in points:
@@ -76,16 +80,26 @@ def sweep(
 def check_the_master(here: Stage, saboteur: Saboteur, marks: Path, points: list[str]) -> None:
     stream, deaths = sweep(here, saboteur, marks, points)
     assert deaths == len(points)
-    assert stream.executions() == dict.fromkeys(stream.jobs, 1), "each command ran exactly once"
+    each_second_run_has_its_cause(stream, Director(here))
 
 
 def check_the_agents(here: Stage, saboteur: Saboteur, marks: Path, points: list[str]) -> None:
     stream, deaths = sweep(here, saboteur, marks, points)
     assert deaths == 0
-    ran, director = stream.executions(), Director(here)
+    each_second_run_has_its_cause(stream, Director(here))
+
+
+def each_second_run_has_its_cause(stream: Stream, director: Director) -> None:
+    """That each job's outcome counts once is seen to already. Its command ran once, too, unless an attempt was lost on a
+    node that is on record as ended, and says why: what was fenced may have run. Nothing else runs a command again."""
+    ran = stream.executions()
     for name, job_id in stream.jobs.items():
-        attempts = director.tasks(job_id)[name]["attempts"]
-        assert 1 <= ran[name] <= attempts, "a command is begun again only for an attempt that was lost"
+        attempts = director.get(f"/jobs/{job_id}/attempts")["items"]
+        lost = [attempt for attempt in attempts if attempt["state"] in ("lost", "late")]
+        assert 1 <= ran[name] <= 1 + len(lost), (name, ran[name], attempts, director.events(job_id=job_id))
+        for attempt in lost:
+            assert attempt["reason"], attempt
+            print(f"{name}: attempt {attempt['id']} is {attempt['state']}: {attempt['reason']}")  # for whoever reads along
 
 
 def test_the_master_killed_at_the_worst_moments(here: Stage, saboteur: Saboteur, marks: Path) -> None:
@@ -111,7 +125,7 @@ def test_the_master_killed_while_it_reads_the_console_of_a_failed_boot(
     here.cloud.faults({"no_boot": True, "times": 6})
     stream, deaths = sweep(here, saboteur, marks, AT_A_FAILED_BOOT, boot_timeout_s=20, breaker_failures=100)
     assert deaths == len(AT_A_FAILED_BOOT)
-    assert stream.executions() == dict.fromkeys(stream.jobs, 1)
+    each_second_run_has_its_cause(stream, Director(here))
 
 
 @pytest.mark.restart
@@ -127,7 +141,7 @@ def test_a_defect_at_any_point_of_the_fleet_heals(here: Stage, saboteur: Saboteu
     points = [point for point in AT_WORK if point.startswith(("provider.", "loop."))]
     stream, deaths = sweep(here, saboteur, marks, points, action="raise")
     assert deaths == 0
-    assert stream.executions() == dict.fromkeys(stream.jobs, 1)
+    each_second_run_has_its_cause(stream, Director(here))
 
 
 def test_the_master_killed_while_it_starts(tmp_path: Path, saboteur: Saboteur) -> None:

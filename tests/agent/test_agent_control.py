@@ -26,6 +26,14 @@ from orchestrator.agents.exchange import ControlMessage
         ('{"retry": "never"}', {"never": True}),
         ('{"params": {"FROM": "12:00"}}', {"params": {"FROM": "12:00"}}),
         (' {"retry": "now", "params": {}}\n', {"retry_after_s": 0.0, "params": {}}),
+        ('{"progress": 0.5, "note": "half"}', {"progress": 0.5, "note": "half"}),
+        (
+            '{"progress": 0}\n{"progress": 1, "note": "n"}\n\n{"retry": "now"}\n',
+            {"progress": 1.0, "note": "n", "retry_after_s": 0.0},
+        ),
+        ('{"retry": "never"}\n{"retry": "15m"}\n', {"retry_after_s": 900.0}),
+        ('{"note": "' + "x" * 300 + '"}', {"note": "x" * 200}),
+        ('{"progress": 0.1}\n' * 400 + '{"progress": 0.9}\n', {"progress": 0.9}),
         ('{"retry": "' + "9" * 4000 + 'd"}', {"retry_after_s": 1e9}),
     ],
 )
@@ -44,6 +52,11 @@ def test_what_a_job_may_ask_for(content: str, told: dict[str, Any], agent: Simpl
         ("[]", "must be an object"),
         ("{}", "must be an object"),
         ('{"retry": "now", "budget": 9}', "with the keys"),
+        ('{"progress": 1.1}', "a number from 0 to 1"),
+        ('{"progress": NaN}', "a number from 0 to 1"),
+        ('{"progress": true}', "a number from 0 to 1"),
+        ('{"note": 1}', "note must be a text"),
+        ('{"progress": 0.1}\n{"progr', "is not JSON"),
         ('{"retry": "soon"}', 'must be "now", "never" or a duration'),
         ('{"retry": -5}', "a duration"),
         ('{"retry": true}', "a duration"),
@@ -88,6 +101,29 @@ def test_whatever_it_says_the_master_takes_it(content: Any, agent: SimpleNamespa
     told = agent.control.read(str(path))
     taken = ControlMessage.model_validate_json(json.dumps(told))
     assert taken.trouble == told.get("trouble"), "the agent's word, not the master's refusal"
+
+
+def test_a_watch_tells_what_is_new_and_nothing_half_written(agent: SimpleNamespace, tmp_path: Path) -> None:
+    path = tmp_path / "control"
+    watch = agent.control.Watch(str(path))
+    watch.look(0.0)
+    assert watch.news is None
+    path.write_text('{"progress": 0.1}')
+    watch.look(0.5)
+    assert watch.news is None, "looked at a moment ago"
+    watch.look(1.5)
+    assert watch.news == {"progress": 0.1}
+    path.write_text('{"progress": 0.2, "no')
+    watch.look(3.0)
+    assert watch.news == {"progress": 0.1}
+    path.write_text('{"progress": 0.2, "note": "n"}')
+    watch.look(4.5)
+    watch.told({"progress": 0.1})
+    assert watch.news == {"progress": 0.2, "note": "n"}, "what was told is the one before"
+    watch.told({"progress": 0.2, "note": "n"})
+    path.write_text('{"note": "n", "progress": 0.2}\n')
+    watch.look(6.0)
+    assert watch.news is None
 
 
 def test_it_goes_up_with_the_result(master: FakeMaster, machine: AgentBox) -> None:

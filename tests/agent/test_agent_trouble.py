@@ -20,21 +20,52 @@ from test_agent_parts import data, order, result, state
 # ---- output over the limit -------------------------------------------------------------------------------------------
 
 
-def test_output_is_cut_at_the_limit_and_says_so(agent: SimpleNamespace, tmp_path: Path) -> None:
+def test_over_the_limit_the_middle_is_dropped_and_counted(agent: SimpleNamespace, tmp_path: Path) -> None:
     path, limit = tmp_path / "log", 1000
     tail = agent.logtail.LogTail(str(path), limit)
-    cut = agent.logtail.CUT
+    written = b""
+
+    def write(text: bytes) -> None:
+        nonlocal written
+        written += text
+        job.write(text)
+
     with path.open("ab", buffering=0) as job:
-        job.write(b"a" * 990)
+        write(b"begins" + b"a" * 984)
         tail.look()
-        assert len(data(tail.chunks(1, [5000]))) == limit - len(cut), "the end may have to say that it is cut"
-        for _ in range(3):
-            job.write(b"b" * 5000)
-            assert tail.look() == limit == path.stat().st_size
-        job.write(b"c" * 5000)
-        assert tail.close() == limit
-    assert path.read_bytes() == b"a" * (limit - len(cut)) + cut
-    assert data(tail.chunks(1, [5000])) == path.read_bytes() and tail.all_sent()
+        assert data(tail.chunks(1, [5000])) == written[: len(data(tail.chunks(1, [5000])))], "the beginning, as it comes"
+        for number in range(20):
+            write(b"%d" % number * 777)
+            assert tail.look() <= limit + 250 and path.stat().st_size <= limit + 250
+            live = data(tail.chunks(1, [5000]))
+        assert live.endswith(agent.logtail.CUT), "who follows hears of it at once"
+        write(b"z" * 5000 + b"the end")
+        assert tail.close() == limit == path.stat().st_size
+    kept = data(tail.chunks(1, [5000]))
+    assert kept == path.read_bytes() and kept.startswith(live) and tail.all_sent()
+    head, tail_kept, told = parts(agent, kept)
+    assert written.startswith(head) and written.endswith(tail_kept) and tail_kept.endswith(b"the end")
+    assert len(head) + told + len(tail_kept) == len(written), "not a byte is unaccounted for"
+
+
+def parts(agent: SimpleNamespace, kept: bytes) -> tuple[bytes, bytes, int]:
+    """The beginning, the end, and how many bytes were between them."""
+    head, _, rest = kept.partition(agent.logtail.CUT)
+    mark, _, end = rest.partition(b"\n")
+    return head, end, int(mark.split()[1])
+
+
+def test_an_agent_that_was_started_again_goes_on_counting(agent: SimpleNamespace, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("ab", buffering=0) as job:
+        for letter in (b"a", b"b", b"c"):  # a new agent each time
+            job.write(letter * 3000)
+            agent.logtail.LogTail(str(path), 1000).look()
+    tail = agent.logtail.LogTail(str(path), 1000)
+    assert tail.close() == 1000
+    head, end, told = parts(agent, path.read_bytes())
+    assert (set(head), set(end)) == (set(b"a"), set(b"c"))
+    assert len(head) + told + len(end) == 9000
 
 
 def test_output_of_exactly_the_limit_is_whole(agent: SimpleNamespace, tmp_path: Path) -> None:
@@ -61,13 +92,14 @@ def test_a_runaway_job_fills_neither_the_disk_nor_the_master(master: FakeMaster,
     until(lambda: master.log(1).startswith(b"begins\n"))
     master.set(deaf=True)
     for _ in range(3):  # it goes on writing, and is cut again
-        until(lambda: machine.state("logs/1").stat().st_size > 100_000)
-        until(lambda: machine.state("logs/1").stat().st_size == 100_000)
+        until(lambda: machine.state("logs/1").stat().st_size > 125_000)
+        until(lambda: machine.state("logs/1").stat().st_size < 125_000)
     master.set(deaf=False)
     master.stop(1)
     assert master.result(1)["log_size"] == 100_000
     assert len(master.log(1)) == 100_000
-    assert master.log(1).endswith(b"the output is cut here, it is over the limit]\n")
+    assert b"the output is over its limit; from here on only its end is kept" in master.log(1)
+    assert master.log(1).endswith(b"y\ny\n")
 
 
 # ---- a full disk -----------------------------------------------------------------------------------------------------

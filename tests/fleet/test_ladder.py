@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from orchestrator.model.tables import Hold, Job, Launch, Node, Task
+from orchestrator.fleet import leaving
+from orchestrator.model.tables import Deployment, Hold, Job, Launch, Node, Task
 from providers.base import Cause, InstanceState, Misconfigured, NoCapacity
 from providers.fake import FakeCloud
 
@@ -212,3 +213,29 @@ def test_a_job_that_has_some_of_its_machines_goes_on_with_those(
     assert len(store.rows(Node)) == 2
     assert store.one(Job, job).state == "queued"
     assert any("goes on with 1 of 2" in reason for reason in store.reasons(subject="deployment"))
+
+
+def test_a_task_that_comes_back_after_its_machines_were_given_up_fails_too(
+    fleet: Fleet, store: Store, cloud: FakeCloud
+) -> None:
+    """Found by seed 386 of the simulation: it ran on a machine that was leaving, failed, and would have waited for ever."""
+    store.pool(
+        name="main", max_nodes=5, launch=BASE, breaker_failures=50, heartbeat_timeout_s=86_400, drain_timeout_s=86_400
+    )
+    machines = {"pool": "main", "count": 1, "token": "t-$JOB_ID", "relaunches": 0}
+    job = store.job(retry={"attempts": 2}, infrastructure=machines)
+    fleet.round()
+    fleet.enrol(1)
+    (attempt,) = store.claim(1)
+    store.write(lambda tx: leaving.begin(tx, 1, "reclaimed", "its cloud takes it back"))
+    fleet.round(1)
+    fleet.round(601)
+    fleet.round(1)
+    assert store.one(Node, 2).end_reason == "boot_timeout"
+    assert store.one(Deployment, 1).closed_at is not None
+    assert store.task_states(job) == {"t0": "running"}
+    store.report(1, attempt, exit_code=1)
+    assert store.task_states(job) == {"t0": "queued"}
+    fleet.round(1)
+    assert store.task_states(job) == {"t0": "failed"}
+    assert "failed before they were of use" in store.one(Task, 1).reason

@@ -11,7 +11,7 @@ from orchestrator.fleet import leaving
 from orchestrator.fleet.audit import audit
 from orchestrator.fleet.reaper import again_at
 from orchestrator.model.tables import Attempt, Event, Job, Node, Pool, Task
-from providers.base import TAG_INSTALLATION, TAG_LAUNCH, TAG_POOL, InstanceState, Unauthorised, Unavailable
+from providers.base import TAG_INSTALLATION, TAG_LAUNCH, TAG_POOL, Instance, InstanceState, Unauthorised, Unavailable
 from providers.fake import FakeCloud
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Ask = Callable[..., int]
 S = InstanceState
+VISIBILITY_S = 60.0  # the fleet's own
 
 
 @pytest.fixture
@@ -45,6 +46,7 @@ def machine(store: Store, node: int) -> str:
 @pytest.mark.parametrize("how", ["not shown", S.ENDED, S.ENDING, S.STOPPED, S.STOPPING, S.ERROR])
 def test_a_machine_that_went_away(fleet: Fleet, store: Store, cloud: FakeCloud, ready: list[int], how: str) -> None:
     (attempt,) = store.claim(ready[0])
+    store.clock.move(VISIBILITY_S)
     if how == "not shown":
         cloud.forget(machine(store, ready[0]))
     else:
@@ -76,7 +78,7 @@ def test_the_infrastructure_budget_is_spent_then_the_task_fails(
         fleet.round(120)
         node = fleet.nodes("booting")[0]
         fleet.enrol(node)
-        store.clock.move(1)
+        store.clock.move(VISIBILITY_S)
         fleet.watch()
         assert len(store.claim(node)) == 1
         cloud.forget(machine(store, node))
@@ -100,8 +102,31 @@ def test_not_visible_yet_is_not_gone(fleet: Fleet, store: Store, cloud: FakeClou
     fleet.round(1)
     assert store.one(Node, 1).seen_at == store.clock()
     cloud.forget("i-0000")
+    fleet.round(9)
+    assert fleet.states() == ["booting"]  # seen or not: a copy of the cloud that lags shows it once and then not
+    fleet.round(1)
+    assert fleet.states() == ["terminating"]
+
+
+def test_a_listing_is_as_old_as_its_question(
+    fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer took a minute: a machine that was not visible yet when it began has not gone."""
+    cloud.lag_s = 50
+    ask(1)
+    fleet.plan()
+    fleet.launch()
+    store.clock.move(1)
+    listing = FakeCloud.instances
+
+    def slow(self: FakeCloud, installation: str) -> list[Instance]:
+        shown = listing(self, installation)
+        store.clock.move(VISIBILITY_S)
+        return shown
+
+    monkeypatch.setattr(FakeCloud, "instances", slow)
     fleet.watch()
-    assert fleet.states() == ["terminating"]  # once seen, its absence counts at once
+    assert fleet.states() == ["booting"]
 
 
 def test_never_visible_is_gone_in_the_end(fleet: Fleet, store: Store, cloud: FakeCloud, ask: Ask) -> None:
@@ -146,6 +171,7 @@ def test_a_failed_listing_judges_nobody(
 ) -> None:
     store.write(lambda tx: leaving.at_once(tx, ready[0], "operator", "asked"))
     fleet.reap()
+    store.clock.move(VISIBILITY_S)
     cloud.forget(machine(store, ready[1]))
     cloud.fails("instances", *[error] * 3)
     for _ in range(3):
@@ -158,8 +184,11 @@ def test_a_failed_listing_judges_nobody(
     assert "cloud toy can be listed again" in store.reasons(subject="cloud")
 
 
-def test_an_empty_listing_does_judge(fleet: Fleet, cloud: FakeCloud, ready: list[int]) -> None:
+def test_an_empty_listing_does_judge(fleet: Fleet, store: Store, cloud: FakeCloud, ready: list[int]) -> None:
     cloud.machines.clear()
+    fleet.watch()
+    assert fleet.states() == ["ready"] * 2  # launched just now
+    store.clock.move(VISIBILITY_S)
     fleet.watch()
     assert fleet.states() == ["terminating"] * 2
     fleet.watch()

@@ -119,11 +119,16 @@ class RealNovaLab(NovaLab):
         self._order(page=length)
 
     def scarce(self, count: int) -> None:
+        """Once all is calm: a server that goes is counted until it has gone, and at some moments nothing tells that it goes."""
         deadline = time.monotonic() + self.within_s
-        while any(server["OS-EXT-STS:task_state"] == "deleting" for server in self._servers().values()):
+        servers, calm = self._servers(), 0
+        while calm < 10:
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        self._set_quota(len(self._servers()) + count)
+            before, servers = servers, self._servers()
+            settled = servers.keys() == before.keys() and not any(map(_is_changing, servers.values()))
+            calm = calm + 1 if settled and self._counted() == len(servers) else 0
+        self._set_quota(len(servers) + count)
 
     def heal(self) -> None:
         for service in FAULTY:
@@ -140,9 +145,17 @@ class RealNovaLab(NovaLab):
     def _order(self, **order: Any) -> None:
         httpx.post(f"{self.plane.url('nova')}/_nova", json=order, timeout=60).raise_for_status()
 
+    def _counted(self) -> int:
+        quotas = self.plane.call("nova", "GET", f"/v2.1/os-quota-sets/{self.project_id}/detail")
+        return int(quotas["quota_set"]["instances"]["in_use"])
+
     def _set_quota(self, instances: int) -> None:
         wanted = {"quota_set": {"instances": instances, "cores": -1, "ram": -1}}
         self.plane.call("nova", "PUT", f"/v2.1/os-quota-sets/{self.project_id}", wanted)
+
+
+def _is_changing(server: Any) -> bool:
+    return server["status"] in ("BUILD", "DELETED") or server["OS-EXT-STS:task_state"] is not None
 
 
 @contextmanager

@@ -65,6 +65,13 @@ def test_the_command_plays_seeds_and_says_what_they_were() -> None:
     assert "0 failed" in told.output
 
 
+def test_the_command_soaks_one_installation_and_says_what_it_holds_at_each_rest() -> None:
+    told = CliRunner().invoke(app, ["simulate", "--days", "0.5", "--seed", "4"])
+    assert told.exit_code == 0, told.output
+    assert "day  0.25: memory" in told.output
+    assert "0.5 days of seed 4: every promise was kept" in told.output
+
+
 def test_the_command_replays_one_seed_with_its_trace() -> None:
     told = CliRunner().invoke(app, ["simulate", "--seed", "5", "--trace"])
     assert told.exit_code == 0, told.output

@@ -76,6 +76,16 @@ def test_a_url_without_tls_is_a_warning_for_a_remote_cloud_only() -> None:
 # ---- the house -------------------------------------------------------------------------------------------------------
 
 
+def test_a_store_of_logs_that_takes_no_calls(s3: Any) -> None:
+    url = s3.meta.endpoint_url
+    assert list(house.file_store(None, None)) == []
+    (fine,) = house.file_store("s3://kept/some/prefix", url)
+    assert fine.verdict is Verdict.OK
+    for files, endpoint in (("s3://no-such-bucket", url), ("s3://kept", "http://127.0.0.1:9")):
+        (wrong,) = house.file_store(files, endpoint)
+        assert wrong.verdict is Verdict.WRONG and "settings `files`" in wrong.told
+
+
 def test_a_data_dir_that_cannot_be_written(tmp_path: Path) -> None:
     assert by_subject(house.data_dir(Path("/proc/orchestrator")))["data_dir"].verdict is Verdict.WRONG
     fine = by_subject(house.data_dir(tmp_path / "not" / "there" / "yet"))

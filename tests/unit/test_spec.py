@@ -59,7 +59,25 @@ A = {"name": "a", "run": "true"}
         (tasks({**A, "needs": ["b"]}), "tasks[0].needs[0]", "no task is named 'b'; the tasks are a"),
         (tasks({**A, "needs": ["a"]}), "tasks", "needs go in a circle: a → a; remove one of them"),
         (tasks({**A, "needs": ["b"]}, {"name": "b", "run": "x", "needs": ["a"]}), "tasks", "circle"),
-        (tasks({**A, "when": "ok(a)"}), "tasks[0].when", "unknown field"),
+        (tasks({**A, "when": "ok(b)"}), "tasks[0].when", "no task is named 'b'; the tasks are a"),
+        (tasks({**A, "when": "ok(a)"}), "tasks", "needs go in a circle: a → a"),
+        (tasks({**A, "when": "ok(a"}), "tasks[0].when", "is no expression"),
+        (tasks({**A, "array": 2}, {"name": "b", "run": "x", "when": "result(a) == 0"}), "tasks[1].when", "such as a[0]"),
+        (tasks({**A, "array": 2}, {"name": "b", "run": "x", "needs": ["a[2]"]}), "tasks[1].needs[0]", "no task is named"),
+        (tasks({**A, "array": 0}), "tasks[0].array", "a number of elements such as 100"),
+        (tasks({**A, "array": True}), "tasks[0].array", "a number of elements such as 100"),
+        (tasks({**A, "array": "9-1"}), "tasks[0].array", 'such as "0-99"'),
+        (tasks({**A, "array": 10_001}), "tasks[0].array", "makes 10001 tasks; a job has at most 10000"),
+        (tasks({**A, "array": "0-999999999"}), "tasks[0].array", "makes 1000000000 tasks"),
+        (tasks({**A, "array": 9_999}, {"name": "b", "run": "x", "array": 2}), "tasks", "make 10001 tasks"),
+        (tasks({**A, "array": 2, "matrix": {"OS": [1]}}), "tasks[0]", "exclude each other"),
+        (tasks({**A, "matrix": {"OS": []}}), "tasks[0].matrix.OS", "at least 1"),
+        (tasks({**A, "matrix": {"A": list(range(200)), "B": list(range(200))}}), "tasks[0].matrix", "makes 40000 tasks"),
+        (tasks({**A, "matrix": {"OS": [1], "exclude": [{"OS": 1}]}}), "tasks[0].matrix", "leave some"),
+        (tasks({**A, "matrix": {"OS": [1], "exclude": [{"ARCH": 1}]}}), "tasks[0]", "such as {OS: value}"),
+        (tasks({**A, "array": 500}, {"name": "b", "run": "x", "array": 500, "needs": ["a"]}), "tasks[1].needs", "250000 pairs"),
+        (tasks({"name": "a", "kind": "deploy", "token": "t", "array": 2}), "tasks[0]", "remove array and matrix"),
+        (tasks({**A, "until": "ok(a)"}), "tasks[0].until", "unknown field"),
         (job(priority=1001), "priority", "1000"),
         (job(priority=True), "priority", "integer"),
         (job(priority="high"), "priority", "integer"),
@@ -106,6 +124,13 @@ def test_refused_with_path_and_fix(document: Any, path: str, fix: str) -> None:
 def test_all_mistakes_are_told_at_once() -> None:
     found = problems(tasks({**A, "needs": ["x"]}, {"name": "b", "run": "t", "needs": ["y"]}, infrastructure={"count": 1}))
     assert {"tasks[0].needs[0]", "tasks[1].needs[0]", "infrastructure.pool"} <= set(found)
+
+
+@pytest.mark.parametrize("pattern", ["/etc/*", "../*", "out/../../*", "out//a", "out/", "", "a\\b", "x" * 201])
+def test_artifacts_lie_below_the_work_folder(pattern: str) -> None:
+    assert set(problems(job(artifacts=["*.csv", pattern]))) == {"tasks[0].artifacts[1]"}
+    assert parse(job(artifacts=["*.csv", "out/**"], artifacts_on="always")).tasks[0].artifacts == ["*.csv", "out/**"]
+    assert "leaves no files" in str(problems(tasks({"name": "a", "kind": "deploy", "token": "t", "artifacts": ["a"]})))
 
 
 def test_one_task_may_stand_alone() -> None:

@@ -15,12 +15,14 @@ from orchestrator.model.states import (
     NODE_LIVE,
     NODE_ON_ITS_WAY,
     NODE_STEPS,
+    NOTIFICATION_STEPS,
     TASK_OPEN,
     TASK_STEPS,
     AttemptState,
     JobState,
     LaunchState,
     NodeState,
+    NotificationState,
     Steps,
     TaskState,
 )
@@ -31,6 +33,7 @@ TABLES: list[tuple[type[StrEnum], Steps, str]] = [
     (TaskState, TASK_STEPS, "waiting"),
     (AttemptState, ATTEMPT_STEPS, "running"),
     (JobState, JOB_STEPS, "queued"),
+    (NotificationState, NOTIFICATION_STEPS, "pending"),
 ]
 
 

@@ -7,12 +7,7 @@ import itertools
 import threading
 from collections import Counter
 from datetime import UTC, datetime
-from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from orchestrator.agents.logs import LogStore
 from orchestrator.agents.sessions import Sessions
 from orchestrator.agents.waiters import Waiter, Waiters
 
@@ -115,46 +110,3 @@ def test_no_heartbeat_is_lost_between_two_flushes() -> None:
     flushed.update(sessions.flush())
     assert flushed == set(range(5_000))
     assert sessions.flush() == {}
-
-
-# ---- logs ------------------------------------------------------------------------------------------------------------
-
-
-def test_chunks_by_offset(tmp_path: Path) -> None:
-    logs = LogStore(tmp_path / "logs", limit=1000)
-    assert logs.size(7) == 0
-    assert logs.read(7) == b""
-    assert logs.append(7, 0, b"hello ") == 6
-    assert logs.append(7, 6, b"world") == 11
-    assert logs.append(7, 0, b"hello ") == 11  # a repeat
-    assert logs.append(7, 3, b"lo world!!") == 13  # overlapping: only what is new
-    assert logs.append(7, 50, b"too far") == 13  # a hole: the agent goes back
-    assert logs.read(7) == b"hello world!!"
-    assert logs.read(7, 6, 5) == b"world"
-    assert logs.read(8) == b""
-
-
-def test_the_limit_is_kept_to_the_byte(tmp_path: Path) -> None:
-    logs = LogStore(tmp_path, limit=10)
-    assert logs.append(1, 0, b"123456") == 6
-    assert logs.append(1, 6, b"7890abc") == 10
-    assert logs.append(1, 10, b"more") == 10
-    assert logs.read(1) == b"1234567890"
-
-
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=st.binary(max_size=200), cuts=st.lists(st.tuples(st.integers(0, 220), st.integers(0, 60)), max_size=20))
-def test_any_order_of_chunks_gives_a_beginning_of_the_text(
-    tmp_path: Path, text: bytes, cuts: list[tuple[int, int]]
-) -> None:
-    """Whatever is repeated, reordered or missing: the file is always a true beginning, and never over its limit."""
-    logs = LogStore(tmp_path / str(next(FOLDERS)), limit=150)
-    for offset, length in cuts:
-        wanted = logs.append(1, offset, text[offset : offset + length])
-        stored = logs.read(1)
-        assert wanted == len(stored) == logs.size(1)
-        assert stored == text[: len(stored)]
-        assert len(stored) <= 150
-    while (size := logs.size(1)) < min(150, len(text)):
-        assert logs.append(1, size, text[size : size + 40]) > size
-    assert logs.read(1) == text[:150]

@@ -3,6 +3,7 @@
 import { call } from "./api.js";
 import { h, setText } from "./dom.js";
 import { number } from "./format.js";
+import { logSearch } from "./search.js";
 
 const KEPT = 256 * 1024; // bytes first shown, and letters kept on the page (twice)
 const PACE_MS = 1000;
@@ -16,6 +17,7 @@ export class LogView {
     this.task = task;
     this.text = h("pre.log", { tabindex: "0", role: "region", "aria-label": `Log of ${task}` });
     this.status = h("span.sub");
+    const search = logSearch(job, task);
     this.follow = h("input", { type: "checkbox", checked: true });
     this.element = h(
       "div",
@@ -25,9 +27,11 @@ export class LogView {
         {},
         h("h3", {}, "Log of ", h("span.mono", {}, task)),
         this.status,
+        search.field,
         h("label.check", {}, this.follow, h("span", {}, "Follow")),
         h("button.small", { type: "button", onclick: onClose }, "Hide"),
       ),
+      search.results,
       this.text,
     );
     this.text.addEventListener("scroll", () => {

@@ -1,6 +1,6 @@
 // Signing in, and who hears of what: one line of events in, coalesced looks at the lists out.
 
-import { forgetToken, get, keepToken, onRefused, takeToken } from "./api.js";
+import { hasLink, onRefused, resume, signIn, signOut } from "./api.js";
 import { detailEvents, followAddress, leave, refreshDetail, startDetail } from "./detail.js";
 import { $, setText } from "./dom.js";
 import { addEvents, clearEvents, startEvents } from "./events.js";
@@ -61,7 +61,6 @@ function signedIn() {
 function signedOut(message = "") {
   line?.end();
   line = null;
-  forgetToken();
   leave();
   clearEvents();
   clearSummary();
@@ -71,27 +70,41 @@ function signedOut(message = "") {
   $("sign-in").hidden = false;
   setText($("sign-in-error"), message);
   showLine("off");
-  $("token").focus();
+  $("name").focus();
 }
 
-async function signIn(event) {
+async function submitSignIn(event) {
   event.preventDefault();
-  const field = $("token");
+  const [name, password, fresh] = [$("name"), $("password"), $("new-password")];
   const button = event.target.querySelector("button");
-  keepToken(field.value);
   setText($("sign-in-error"), "");
   button.disabled = true;
   try {
-    await get("/pools");
-    field.value = "";
+    await signIn(name.value, password.value, fresh.value);
+    password.value = fresh.value = "";
+    askNewPassword(false);
     signedIn();
   } catch (error) {
-    const wrong = "That is not a token this master knows. Copy the whole line of admin.token, or ask for a new one.";
-    signedOut(error.status === 401 ? wrong : `${error.message}; try again.`);
-    field.select();
+    setText($("sign-in-error"), `${error.message}.`);
+    const wantsNew = error.fields.some((field) => field.path === "new_password");
+    askNewPassword(wantsNew);
+    (wantsNew ? fresh : password).select();
   } finally {
     button.disabled = false;
   }
+}
+
+function askNewPassword(wanted) {
+  $("new").hidden = !wanted;
+  $("new-password").required = wanted;
+}
+
+function begin() {
+  const hadLink = hasLink();
+  resume().then(signedIn, (error) => {
+    if (error.status === 401) signedOut(hadLink ? error.message : "");
+    else signedIn(); // the master is away: the page says so and tries again
+  });
 }
 
 startSummary((state) => pickState(state, true));
@@ -100,10 +113,10 @@ startJobs();
 startNodes();
 startEvents();
 startDetail();
-$("sign-in").querySelector("form").addEventListener("submit", signIn);
-$("sign-out").addEventListener("click", () => signedOut());
+$("sign-in").querySelector("form").addEventListener("submit", submitSignIn);
+$("sign-out").addEventListener("click", () => signOut().then(() => signedOut()));
 onRefused(() => {
-  if (line) signedOut("The master does not know this token any more. Sign in again.");
+  if (line) signedOut("This login is over. Sign in again.");
 });
 setInterval(() => {
   if (document.hidden) return;
@@ -116,14 +129,7 @@ setInterval(() => {
   countJobs.ask(RECOUNT_MS);
 }, HEAL_MS);
 window.addEventListener("hashchange", () => {
-  if (location.hash.startsWith("#token=") && takeToken()) location.reload();
+  if (hasLink()) location.reload();
 });
 
-if (takeToken()) {
-  get("/pools").then(signedIn, (error) => {
-    if (error.status === 401) signedOut("The token in this tab is not one this master knows. Sign in with another.");
-    else signedIn(); // the master is away: the page says so and tries again
-  });
-} else {
-  signedOut();
-}
+begin();

@@ -136,7 +136,7 @@ export const nodeFacts = (node) => [
   ["Agent", node.agent_version],
   ["Requested", when(node.requested_at)],
   ["Launched", node.launched_at && when(node.launched_at)],
-  ["Boot", node.boot_phase_at && node.state === "booting" && `${node.boot_phase}`],
+  ["Boot", node.state === "booting" ? node.boot_phase : null],
   ["Enrolled", node.enrolled_at && when(node.enrolled_at)],
   ["Last heard of", node.heartbeat_at && when(node.heartbeat_at)],
   ["Taken back by its cloud", node.reclaim_at && when(node.reclaim_at)],

@@ -32,6 +32,22 @@ export function explanation() {
   return element;
 }
 
+/** Who was told of a job's end, and what came of it; hidden where nobody is. */
+export function notices(id) {
+  const list = h("ul.told");
+  const element = h("section", { hidden: true }, h("h3", {}, "Notifications"), list);
+  element.refresh = async () => {
+    const { items } = await get(`/jobs/${id}/notifications?limit=50`);
+    element.hidden = items.length === 0;
+    keyed(list, items, (notice) => notice.id, () => {
+      const line = h("li");
+      line.show = ({ to, state, reason }) => setText(line, `${to}: ${state}${reason ? ` (${reason})` : ""}`);
+      return line;
+    });
+  };
+  return element;
+}
+
 /** The events with this link (`node_id=3`), newest first. */
 export function pastEvents(link) {
   const list = h("ol.feed.short");

@@ -47,6 +47,8 @@ def columns() -> list[tuple[str, sa.Column]]:
         ('task', sa.Column('values', sa.JSON(), nullable=True)),
         ('task', sa.Column('condition', sa.Text(), nullable=True)),
         ('task', sa.Column('outputs', sa.JSON(), nullable=True)),
+        ('task', sa.Column('has_inputs', sa.Boolean(), nullable=False, server_default=sa.false())),
+        ('task', sa.Column('skipped_because', String(), nullable=True)),
         ('task', sa.Column('progress', sa.Float(), nullable=True)),
         ('task', sa.Column('progress_note', String(), nullable=True)),
         ('task', sa.Column('slots', sa.Integer(), nullable=False, server_default='1')),
@@ -69,6 +71,10 @@ def upgrade() -> None:
     op.create_index('ix_task_queue', 'task', ['state', 'token', sa.text('priority DESC'), 'turn', 'id'])
     given = sa.text('turn > 0')
     op.create_index('ix_job_turn', 'job', ['client_id', 'priority', 'id'], sqlite_where=given, postgresql_where=given)
+    only = sa.text('rerun_of IS NOT NULL')
+    op.create_index('ix_job_rerun_of', 'job', ['rerun_of'], sqlite_where=only, postgresql_where=only)
+    requests = sa.text("subject = 'request'")
+    op.create_index('ix_event_request', 'event', ['id'], sqlite_where=requests, postgresql_where=requests)
     of_templates()
     of_people()
     op.create_table('artifact', key(),
@@ -149,6 +155,8 @@ def of_people() -> None:
 def downgrade() -> None:
     for table in TABLES:
         op.drop_table(table)
+    op.drop_index('ix_job_rerun_of', 'job')
+    op.drop_index('ix_event_request', 'event')
     op.drop_index('ix_task_queue', 'task')
     op.drop_index('ix_job_turn', 'job')
     for table, column in reversed(columns()):

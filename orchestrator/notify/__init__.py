@@ -1,0 +1,1 @@
+"""Telling people and programs how jobs ended: webhooks and e-mail."""

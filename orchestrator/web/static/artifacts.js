@@ -1,0 +1,54 @@
+// The files that a job's tasks left, and fetching them: the token goes in a header, so a plain link cannot.
+
+import { call, get } from "./api.js";
+import { h, keyed, setText, toast } from "./dom.js";
+import { number } from "./format.js";
+
+const SHOWN = 200;
+
+/** Hidden where there are none. */
+export function artifacts(job) {
+  const body = h("tbody");
+  const more = h("p.sub", { hidden: true });
+  const columns = ["File", "Task", "Bytes", ""];
+  const names = h("thead", {}, h("tr", {}, ...columns.map((name) => h("th", { scope: "col" }, name))));
+  const table = h("table.list.files", {}, h("caption", {}, "Artifacts"), names, body);
+  const element = h("section", { hidden: true }, table, more);
+  element.refresh = async () => {
+    const { items, next } = await get(`/jobs/${job}/artifacts?limit=${SHOWN}`);
+    element.hidden = items.length === 0;
+    keyed(body, items, (file) => file.id, row);
+    more.hidden = next === null;
+    setText(more, `These are the first ${SHOWN}: orchestrator job download ${job} fetches all.`);
+  };
+  return element;
+}
+
+function row(file) {
+  const fetchIt = h("button.small", { type: "button", "aria-label": `Download ${file.path}` }, "Download");
+  fetchIt.addEventListener("click", () => download(file, fetchIt));
+  const element = h(
+    "tr",
+    {},
+    h("th", { scope: "row" }, h("span.name.mono", { title: `SHA-256 ${file.sha256}` }, file.path)),
+    h("td", {}, file.task, file.number > 1 ? h("span.sub", {}, ` try ${file.number}`) : null),
+    h("td.num", {}, number(file.size)),
+    h("td", {}, fetchIt),
+  );
+  element.show = () => {};
+  return element;
+}
+
+async function download(file, button) {
+  button.disabled = true;
+  try {
+    const answer = await call(`/artifacts/${file.id}`);
+    const url = URL.createObjectURL(await answer.blob());
+    h("a", { href: url, download: file.path.split("/").pop() }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60000);
+  } catch (error) {
+    toast(`${file.path} was not fetched: ${error.message}`);
+  } finally {
+    button.disabled = false;
+  }
+}
