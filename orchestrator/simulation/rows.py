@@ -35,6 +35,7 @@ class TaskRow(NamedTuple):
     token: str | None
     job_failures: int
     infrastructure_failures: int
+    skipped_because: str | None
 
 
 class LaunchRow(NamedTuple):
