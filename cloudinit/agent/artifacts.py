@@ -170,7 +170,7 @@ def open_within(work, path):
     file = os.open(os.path.join(work, path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         mode = os.fstat(file).st_mode
-        inside = os.readlink("/proc/self/fd/%d" % file).startswith(os.path.realpath(work) + "/")
+        inside = os.path.realpath("/proc/self/fd/%d" % file).startswith(os.path.realpath(work) + "/")
         if not inside:
             raise ValueError("is a link that leads out of the work folder")
         if stat.S_ISDIR(mode):

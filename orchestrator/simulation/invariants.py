@@ -177,6 +177,10 @@ class Invariants:
                 )
             if task.kind == "run" and (task.state == "succeeded") != (states["succeeded"] == 1):
                 raise Violation(f"a task succeeds by one attempt: task {task.id} is {task.state}, attempts {dict(states)}")
+            if (task.state == "skipped") != (task.skipped_because is not None):
+                raise Violation(
+                    f"what is skipped says because of what: task {task.id} is {task.state}, {task.skipped_because}"
+                )
             jobs_own = states["failed"] + states["timed_out"] + states["killed"]
             if task.job_failures != jobs_own:
                 raise Violation(

@@ -203,6 +203,7 @@ CONTROLS = ('{"retry": "now"}', '{"retry": "2m", "params": {"RESUME": "here"}}',
 def job_document(plan: Plan, number: int) -> dict[str, Any]:
     """A job file: some tasks, some needs between them, machines by a token or the pool's own."""
     dice = dice_for(plan.seed, f"job {number}")
+    conditions = dice_for(plan.seed, f"conditions of job {number}")
     name = f"job-{number}"
     count = dice.randint(1, 5)
     tasks = []
@@ -210,6 +211,8 @@ def job_document(plan: Plan, number: int) -> dict[str, Any]:
         task: dict[str, Any] = {"name": f"t{i}", "run": "work", "env": {"SIMULATED_TASK": f"{name}.t{i}"}}
         if i and dice.random() < 0.4:
             task["needs"] = [f"t{dice.randrange(i)}"]
+            if (asks := conditions.choice(("", "", "", "ok", "err", "finished"))) != "":
+                task["when"] = f"{asks}({task['needs'][0]})"
         tasks.append(task)
     pool = SIDE if plan.clouds > 1 and dice.random() < 0.3 else "main"
     infrastructure = {"pool": pool, "count": dice.choice((1, 1, 2, 3))}

@@ -44,6 +44,7 @@ class TaskRow(NamedTuple):
     infrastructure_failures: int
     exit_code: int | None
     reason: str | None
+    skipped_because: str | None
 
 
 class LaunchRow(NamedTuple):

@@ -16,6 +16,11 @@ Documents = Mapping[str, Mapping[str, Any]]
 
 POLICY = ("job_done", "scaled_down")  # why a policy releases a node
 FAILED = ("failed", "timed_out", "killed")  # attempts that the job pays for
+ALLOWED = {
+    "ok": {"succeeded"},
+    "err": {"failed"},
+    "finished": {"succeeded", "failed", "cancelled", "skipped"},
+}  # states of what a task needs, by the condition that it has of it
 GAVE_UP = "failed before they were of use"
 
 
@@ -35,7 +40,8 @@ def claims(before: Rows, now: Rows, documents: Documents) -> None:
         document = documents[job.name]
         states = {other.name: other.state for other in now.tasks.values() if other.job_id == job.id}
         [wanted] = [each for each in document["tasks"] if each["name"] == task.name]
-        if open_needs := [need for need in wanted.get("needs", ()) if states[need] != "succeeded"]:
+        allowed = ALLOWED[wanted.get("when", "ok").partition("(")[0]]
+        if open_needs := [need for need in wanted.get("needs", ()) if states[need] not in allowed]:
             raise Violation(f"a task waits for its needs: {task.name} of job {job.id} was claimed before {open_needs}")
         tries = {other.number: other for other in now.attempts.values() if other.task_id == task.id}
         last = tries.get(attempt.number - 1)

@@ -252,7 +252,7 @@ def test_the_zipapp_runs_without_anything_installed(pyz: Path) -> None:
 
 
 def test_it_is_small(pyz: Path) -> None:
-    assert pyz.stat().st_size < 32_000, "every new machine loads it"
+    assert pyz.stat().st_size < 36_000, "every new machine loads it"
     program = f"import sys; sys.path.insert(0, {str(pyz)!r}); import worker, enrolment; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True)
     heavy = {"ssl", "hashlib", "http", "urllib", "asyncio", "logging", "shutil", "typing"}
