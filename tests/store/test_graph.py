@@ -370,8 +370,8 @@ def test_an_array_waits_together_and_each_element_is_its_own(store: Store) -> No
     assert [env["ORCHESTRATOR_TASK"] for env in envs] == ["shard[0]", "shard[1]", "shard[2]"]
     states = store.task_states(job)
     assert (states["merge"], states["of-1"], states["mend"]) == ("queued", "queued", "skipped")
-    served = [run_saying(store, node)["ORCHESTRATOR_TASK"] for _ in range(2)]
-    assert served == ["os[1]", "merge"]  # in the order in which they were queued
+    served = [run_saying(store, node)["ORCHESTRATOR_TASK"] for _ in range(3)]
+    assert served == ["os[1]", "of-1", "merge"]  # in the order in which they were queued
     assert store.one(Job, job).tasks == 8
     store.check_counters()
 
