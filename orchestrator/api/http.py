@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from orchestrator import __version__
 from orchestrator.api import (
     artifacts,
+    clients,
     clouds,
     events,
     jobs,
@@ -22,8 +23,10 @@ from orchestrator.api import (
     notify,
     pools,
     problems,
+    schemas,
     session,
     system,
+    templates,
     tokens,
     users,
 )
@@ -41,7 +44,10 @@ DESCRIPTION = (
     "docs/people.md says which role may do what."
 )
 PUBLIC = (system.public, session.public)
-GUARDED = (jobs, logs, artifacts, pools, nodes, clouds, events, notify, system, session, users, tokens)
+GUARDED = (
+    jobs, logs, artifacts, templates, clients, pools, nodes, clouds, events, notify, schemas, system,
+    session, users, tokens,
+)  # fmt: skip
 
 
 def build(master: Master) -> FastAPI:

@@ -18,6 +18,8 @@ from orchestrator.api.shapes import (
     CancelOut,
     ExplanationOut,
     JobOut,
+    JobParamOut,
+    JobParamsOut,
     JobWithRunsOut,
     Limit,
     Page,
@@ -30,10 +32,10 @@ from orchestrator.api.shapes import (
 from orchestrator.app import Master
 from orchestrator.faultpoints import reach
 from orchestrator.fleet.explain import explain_job
-from orchestrator.jobs import spec
+from orchestrator.jobs import layers, spec
 from orchestrator.jobs.cancel import cancel
 from orchestrator.jobs.rerun import Rerun, rerun
-from orchestrator.jobs.submit import Submitted, submit
+from orchestrator.jobs.submit import Launch, Submitted, submit
 from orchestrator.model.states import JOB_OPEN, JobState, TaskState
 from orchestrator.people.roles import Permission, Role
 from orchestrator.store import queries
@@ -59,7 +61,12 @@ _call = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": {"type": "object", "description": "a job file"}},
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "description": "a job file, or {file: a job file or its text, params: values that win over the file's}",
+                }
+            },
             "application/yaml": {"schema": {"type": "string", "description": "a job file"}},
         },
     },
@@ -89,13 +96,15 @@ async def _submitted(request: Request) -> Response:
     key = request.headers.get("idempotency-key")
     if key is not None and len(key) > LONGEST_KEY:
         raise Problem(422, "The request is not valid", f"Idempotency-Key may have {LONGEST_KEY} characters; shorten it")
-    job = spec.parse(await _document(request))
+    document, params = _unwrapped(await _document(request))
+    job = spec.parse(document)
     if not who.sees(job.client):
         told = f"{who.actor} is limited to client {who.client}; write client: {who.client}"
         raise Problem(403, "Not allowed", told, [FieldProblem(path="client", message=told)])
     origin = f"from {address_of(request.scope)}"
     reach("submit.before_write")
-    done = await master.writer.awrite(lambda tx: submit(tx, job, actor=who.actor, idempotency_key=key, origin=origin))
+    launch = Launch(params, seal=master.vault.seal, origin=origin)
+    done = await master.writer.awrite(lambda tx: submit(tx, job, actor=who.actor, idempotency_key=key, launch=launch))
     reach("submit.before_answer")
     body = orjson.dumps({"id": done.job_id, "repeated": done.repeated})
     return Response(body, 200 if done.repeated else 201, media_type="application/json")
@@ -166,6 +175,22 @@ def list_attempts(
     return Page(items=[AttemptOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
 
 
+@router.get("/{job_id}/params")
+@needs(Role.VIEWER, of_client=True)
+def list_params(master: MasterDep, who: Who, job_id: RowId) -> JobParamsOut:
+    """The parameters that the job has, and who gave each; secrets are masked."""
+    with master.engine.connect() as connection:
+        get_job(connection, who, job_id)
+        found = queries.params_of_job(connection, job_id)
+    if found is None:
+        raise not_found("job", job_id)
+    items = [
+        JobParamOut(name=name, value=layers.shown(value), secret=not isinstance(value, str), source=source)
+        for name, value, source in found
+    ]
+    return JobParamsOut(precedence=list(layers.PRECEDENCE), items=items)
+
+
 @router.get("/{job_id}/explain")
 @needs(Role.VIEWER, of_client=True)
 def explain(master: MasterDep, who: Who, job_id: RowId) -> ExplanationOut:
@@ -204,7 +229,7 @@ async def rerun_job(
     idempotency_key: Annotated[str | None, Header(max_length=LONGEST_KEY)] = None,
 ) -> SubmittedOut:
     """Do an ended job again, as a new job: all of it, or only some tasks and what needs them, the others kept."""
-    asked = Rerun(body.from_, body.failed, body.params)
+    asked = Rerun(body.from_, body.failed, body.params, master.vault.seal)
 
     def work(tx: Tx) -> Submitted:
         job = get_job(tx.connection, who, job_id)
@@ -214,6 +239,23 @@ async def rerun_job(
 
     done = await master.writer.awrite(work)
     return SubmittedOut(id=done.job_id, repeated=done.repeated)
+
+
+def _unwrapped(document: str | bytes | dict[str, Any]) -> tuple[str | bytes | dict[str, Any], dict[str, Any]]:
+    """The job file and the parameters of its launch, from `{file: …, params: …}` or from the job file alone."""
+    if not isinstance(document, dict) or "file" not in document:
+        return document, {}
+    problems = [
+        (str(key), "unknown field; a submission has file and params") for key in document.keys() - {"file", "params"}
+    ]
+    file, params = document["file"], document.get("params", {})
+    if not isinstance(file, str | dict):
+        problems.append(("file", "must be a job file: its text or its document"))
+    if not isinstance(params, dict):
+        problems.append(("params", "must be a mapping of names to values"))
+    if problems:
+        raise spec.SpecError(problems)
+    return file, params
 
 
 async def _document(request: Request) -> str | bytes | dict[str, Any]:

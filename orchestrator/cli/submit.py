@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from datetime import date
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -50,11 +46,17 @@ def submit(
     waiting and the job goes on.
     """
 
+    from orchestrator.cli.jobfile import JobFile
+
+    job_file = JobFile(file)
+
     def document() -> dict[str, Any]:
-        return _merged(_read(file), param or [])  # type: ignore[no-any-return]
+        given = params_of(param or [])
+        sendable = job_file.sendable()
+        return {"file": sendable, "params": given} if given else sendable
 
     how = (quiet, wait_timeout, on_interrupt)
-    create(session, "jobs", document, key, wait=wait, how=how)
+    create(session, "jobs", document, key, wait=wait, how=how, told=job_file.told)
 
 
 def create(
@@ -65,17 +67,23 @@ def create(
     *,
     wait: bool,
     how: tuple[bool, str | None, OnInterrupt | None],
+    told: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
-    """Make a job of what `document` gives, print its number, and wait for its end where that is wanted."""
+    """Make a job of what `document` gives, print its number, and wait for its end where that is wanted. In `told` a refusal
+    may become what its person understands."""
     key = key or str(uuid.uuid4())
     if not wait:
-        done = _post(session, path, document(), key)
+        asked_for = document()
+        with told():
+            done = _post(session, path, asked_for, key)
         _tell_repeated(done)
         session.show(done, lambda: print(done["id"]))
         return
     asked = How.asked(*how)
     with with_statuses_above():
-        done = _patiently_posted(session, path, document(), key, asked)
+        asked_for = document()
+        with told():
+            done = _patiently_posted(session, path, asked_for, key, asked)
         if not asked.quiet:
             _tell_repeated(done)
         if not (session.json or asked.quiet):
@@ -114,25 +122,6 @@ def _tell_repeated(done: dict[str, Any]) -> None:
         say(f"job {done['id']} was submitted before with this idempotency key; nothing new was created")
 
 
-def _read(file: str) -> Any:
-    """The document in a job file. Raises Complaint."""
-    from orchestrator.cli.client import Complaint
-
-    try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        raise Complaint(f"{file}: cannot be read ({error.strerror}); name a job file, or - for standard input") from error
-    if data.lstrip()[:1] == b"{":
-        with suppress(ValueError):
-            return json.loads(data)  # JSON may be indented with tabs, YAML may not
-    from orchestrator.jobs.spec import SpecError, read_yaml
-
-    try:
-        return read_yaml(data)
-    except SpecError as error:
-        raise Complaint(*(f"{file}: {path}: {message}" for path, message in error.problems)) from error
-
-
 def params_of(pairs: list[str]) -> dict[str, str]:
     """What `--param KEY=VALUE` said. Raises Complaint."""
     from orchestrator.cli.client import Complaint
@@ -144,36 +133,3 @@ def params_of(pairs: list[str]) -> dict[str, str]:
             raise Complaint(f"--param: {pair!r} is not KEY=VALUE; write one such as REGION=eu")
         given[key] = value
     return given
-
-
-def _merged(document: Any, pairs: list[str]) -> Any:
-    """The document with the launch's parameters over its own, as JSON can say it. Raises Complaint."""
-    from orchestrator.cli.client import Complaint
-
-    if not isinstance(document, dict):
-        raise Complaint("$: a job file is a mapping; begin with name:, client: and run: or tasks:")
-    if given := params_of(pairs):
-        own = document.get("params") or {}
-        if not isinstance(own, dict):
-            raise Complaint("params: must be a mapping of names to values; mend it")
-        document = {**document, "params": {**own, **given}}
-    try:
-        if problems := list(_not_json("$", document)):
-            raise Complaint(*problems)
-        json.dumps(document, allow_nan=False)
-    except (ValueError, RecursionError) as error:
-        raise Complaint(f"$: cannot be sent ({error}); mend the file") from error
-    return document
-
-
-def _not_json(path: str, value: object) -> Iterator[str]:
-    """What YAML can say and JSON cannot: most often a date that was meant as text."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _not_json(f"{path}.{key}", item)
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            yield from _not_json(f"{path}[{i}]", item)
-    elif isinstance(value, date | bytes | set):
-        kind = type(value).__name__
-        yield f"{path.removeprefix('$.')}: {value!s:.40} is not text but a {kind}; put it in quotes"

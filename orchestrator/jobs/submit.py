@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select
 
-from orchestrator.jobs import graph, progress
+from orchestrator.jobs import graph, layers, progress
+from orchestrator.jobs.clients import client_id, params_of
 from orchestrator.jobs.expansion import Element
+from orchestrator.jobs.params import ParamValue
 from orchestrator.jobs.spec import SIZES, Infrastructure, JobSpec, SpecError, TaskSpec
 from orchestrator.model.states import JobState, TaskState
-from orchestrator.model.tables import Client, Job, Pool, Task, TaskNeed, table
+from orchestrator.model.tables import Client, ClientParam, Job, Pool, Task, TaskNeed, table
 from orchestrator.store.prepared import Prepared
 from orchestrator.store.writer import Tx
 
 jobs, tasks, needs, pools, clients = (table(m) for m in (Job, Task, TaskNeed, Pool, Client))
+client_params = table(ClientParam)
 _insert_task = Prepared(
     insert(tasks).returning(tasks.c.id),
     ("job_id", "name", "kind", "spec", "token", "pool_id", "priority", "state", "reason", "waiting_on", "queued_at",
@@ -31,9 +34,10 @@ _insert_special_task = Prepared(
 _insert_job = Prepared(
     insert(jobs).returning(jobs.c.id),
     ("name", "client_id", "spec", "operation", "params", "priority", "state", "reason", "tasks", "open_tasks",
-     "idempotency_key", "submitted_by", "submitted_at"),
+     "idempotency_key", "submitted_by", "submitted_at", "version", "template_version_id"),
 )  # fmt: skip
-_client_by_name = Prepared(select(clients.c.id).where(clients.c.name == bindparam("name")))
+_has_params = select(client_params.c.id).where(client_params.c.client_id == clients.c.id).exists().label("has_params")
+_client_by_name = Prepared(select(clients.c.id, _has_params).where(clients.c.name == bindparam("name")))
 
 Edges = Sequence[tuple[int, int]]
 
@@ -44,22 +48,39 @@ class Submitted:
     repeated: bool = False
 
 
-def submit(
-    tx: Tx, spec: JobSpec, *, actor: str, idempotency_key: str | None = None, origin: str | None = None
-) -> Submitted:
+def no_vault(_: str) -> str:
+    raise TypeError("a secret parameter needs a Launch with `seal`")
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a submission brings beside the job file. `seal` encrypts a secret (`jobs.secrets.Vault`), `origin` says
+    where the call came from."""
+
+    params: Mapping[str, ParamValue] = field(default_factory=dict)
+    template_version_id: int | None = None
+    seal: Callable[[str], str] = no_vault
+    origin: str | None = None
+
+
+PLAIN = Launch()
+"""A job file and nothing else."""
+
+
+def submit(tx: Tx, spec: JobSpec, *, actor: str, idempotency_key: str | None = None, launch: Launch = PLAIN) -> Submitted:
     """Store a job with its tasks, open what it deploys at once, and wake who can run it.
 
     The same idempotency key gives the client's job of the first call. Raises SpecError for a pool or size that is not
-    there; nothing is created then. `origin` says where the call came from.
+    there, and for parameters that are missing or do not fit; nothing is created then.
     """
     if (earlier := earlier_with(tx, idempotency_key, spec.client)) is not None:
         return earlier
     known = _pools_named_in(tx.connection, spec)
     _check_against_pools(spec, known)
     made, edges = graph.stored(spec.tasks)
-    job_id = _store_job(tx, spec, actor, idempotency_key, len(made))
+    job_id = _store_job(tx, spec, actor, idempotency_key, len(made), launch)
     ready, undecided = _store_tasks(tx, spec, job_id, known, made, edges)
-    tx.record("job", job_id, None, JobState.QUEUED, "submitted", origin, actor, {"job_id": job_id})
+    tx.record("job", job_id, None, JobState.QUEUED, "submitted", launch.origin, actor, {"job_id": job_id})
     target = _placed(spec.asked, spec, job_id, known)
     if progress.deploys(target):
         progress.open_deployment(tx, job_id, None, target)
@@ -111,15 +132,22 @@ def _check_against_pools(spec: JobSpec, known: Mapping[str, Mapping[str, Any]]) 
         raise SpecError([p for p in problems if p[0].startswith("infrastructure") or p[1] not in inherited])
 
 
-def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None, tasks: int) -> int:
+def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None, tasks: int, launch: Launch) -> int:
+    client, of_client = _client(tx, spec.client)
+    params = layers.NONE
+    if spec.params or of_client or launch.params:
+        params = layers.effective(spec.params, of_client, launch.params, launch.seal)
+    document = {key: value for key, value in spec.document.items() if key not in ("tasks", "params")}
+    if params.sources:
+        document["params_from"] = params.sources
     [row] = _insert_job.rows(
         tx.connection,
         {
             "name": spec.name,
-            "client_id": client_id(tx, spec.client),
-            "spec": spec.model_dump(mode="json", exclude_defaults=True, exclude={"tasks"}),
+            "client_id": client,
+            "spec": document,
             "operation": spec.asked.operation,
-            "params": spec.params,
+            "params": params.values,
             "priority": spec.priority,
             "state": JobState.QUEUED,
             "reason": "submitted",
@@ -128,6 +156,8 @@ def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None, t
             "idempotency_key": idempotency_key,
             "submitted_by": actor,
             "submitted_at": tx.now,
+            "version": spec.version,
+            "template_version_id": launch.template_version_id,
         },
     )
     job_id: int = row.id
@@ -138,13 +168,12 @@ def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None, t
     return job_id
 
 
-def client_id(tx: Tx, name: str) -> int:
-    """The client of this name, made where there is none yet."""
+def _client(tx: Tx, name: str) -> tuple[int, list[layers.OfClient]]:
+    """Its id, and its parameters where it has any: most have none, which costs no query."""
     if found := _client_by_name.rows(tx.connection, {"name": name}):
-        return int(found[0].id)
-    return int(
-        tx.connection.execute(insert(clients).values(name=name, created_at=tx.now).returning(clients.c.id)).scalar_one()
-    )
+        [row] = found
+        return int(row.id), params_of(tx.connection, row.id) if row.has_params else []
+    return client_id(tx, name), []
 
 
 def _store_tasks(
