@@ -15,11 +15,11 @@ import pytest
 from theatre import Director, lines, until
 
 from orchestrator import backup
-from orchestrator.app import Master
 from orchestrator.demo.stage import Stage, stage
 from orchestrator.jobs.secrets import Vault
 from orchestrator.model.tables import Attempt, Node, Task
 from orchestrator.settings import Settings
+from orchestrator.store.installation import installation_id
 from providers.base import TAG_LAUNCH
 
 QUICK = "look_s = 1\norphan_grace_s = 2"
@@ -108,12 +108,12 @@ def test_a_backup_of_nothing(tmp_path: Path) -> None:
 
 
 def test_a_backup_brings_the_keys_of_secrets_back_to_where_the_settings_keep_them(
-    migrated_sqlite: Path, tmp_path: Path
+    migrated_sqlite: Path, tmp_path: Path, store_at: Any
 ) -> None:
     settings = Settings(data_dir=tmp_path / "data", secrets_key=tmp_path / "keys" / "of secrets")
     settings.data_dir.mkdir()
     shutil.copy(migrated_sqlite, settings.data_dir / "orchestrator.db")
-    Master(settings).close()
+    store_at(settings.database).write(installation_id)
     sealed = Vault(settings.secrets_file).seal("hunter2")
     backup.back_up(settings, tmp_path / "file")
     shutil.rmtree(tmp_path / "keys")
