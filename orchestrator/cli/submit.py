@@ -22,19 +22,21 @@ from orchestrator.cli.waiting import (
 )
 
 TRIES = 3
+Wait = Annotated[bool, typer.Option("--wait", help="until it has ended; the exit status says how")]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key", "--idempotency-key", metavar="KEY", help="asking again with this key gives the same job, not another"
+    ),
+]
 
 
 def submit(
     session: Session,
     file: Annotated[str, typer.Argument(metavar="FILE", help="job file, YAML or JSON; - for standard input")],
     param: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="a parameter; wins over the file's")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="until it has ended; the exit status says how")] = False,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            "--key", "--idempotency-key", metavar="KEY", help="asking again with this key gives the same job, not another"
-        ),
-    ] = None,
+    wait: Wait = False,
+    key: Key = None,
     quiet: Quiet = False,
     wait_timeout: WaitTimeout = None,
     on_interrupt: OnInterruptOption = None,

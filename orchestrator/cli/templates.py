@@ -10,7 +10,7 @@ import typer
 
 from orchestrator.cli.render import ago, at, fields, table
 from orchestrator.cli.session import Session, command, say, with_complaints
-from orchestrator.cli.submit import create, params_of
+from orchestrator.cli.submit import Key, Wait, create, params_of
 from orchestrator.cli.waiting import OnInterruptOption, Quiet, WaitTimeout
 
 app = typer.Typer(no_args_is_help=True, help="Templates: named job files whose every version is kept.")
@@ -140,13 +140,8 @@ def launch(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="a parameter; wins over the template's and the client's")
     ] = None,
     version: Annotated[str | None, typer.Option(help="its number, or the beginning of its SHA-256")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="until it has ended; the exit status says how")] = False,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            "--key", "--idempotency-key", metavar="KEY", help="asking again with this key gives the same job, not another"
-        ),
-    ] = None,
+    wait: Wait = False,
+    key: Key = None,
     quiet: Quiet = False,
     wait_timeout: WaitTimeout = None,
     on_interrupt: OnInterruptOption = None,
