@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from orchestrator.api.auth import make_token
 from orchestrator.api.http import GUARDED, PUBLIC, build
 from orchestrator.app import Master
-from orchestrator.jobs.submit import client_id
+from orchestrator.jobs.clients import client_id
 from orchestrator.people import logins, users
 from orchestrator.people.roles import Role
 from orchestrator.settings import Settings
