@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.jobs.schedule import Schedule
-from orchestrator.jobs.spec import JobSpec
+from orchestrator.jobs.spec import ITS_OWN, JobSpec
 
 Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -34,7 +34,9 @@ def job_schema() -> Schema:
     for place in (schema, *(each.get("anyOf", [each])[-1] for each in definitions.values())):
         for name in place.get("properties", {}).keys() & {"delay", "after", "grace"}:
             place["properties"][name] = {**DURATION, "title": place["properties"][name].get("title", name)}
-    schema["properties"]["run"] = definitions["TaskSpec"]["properties"]["run"]
+    task = definitions["TaskSpec"]["properties"]
+    task["array"]["anyOf"].insert(0, {"type": "integer", "minimum": 1})
+    schema["properties"] |= {name: task[name] for name in ITS_OWN}
     schema["required"].remove("tasks")
     schema["oneOf"] = [{"required": ["run"]}, {"required": ["tasks"]}]
     return {"$schema": DIALECT, **schema, "title": "Job file", "description": "A job of Elastic Orchestrator."}

@@ -56,6 +56,8 @@ Operation = Literal["deploy", "undeploy", "deploy_and_undeploy"]
 MAX_TASKS = graph.MAX_TASKS
 DEEPEST = 40
 MOST_VALUES = 2_000_000
+ITS_OWN = ("run", "artifacts", "artifacts_on")
+"""What a job of one task may say without `tasks:`."""
 SIZES = ("DEFAULT", "SMALL", "MEDIUM", "LARGE")
 _OLD_KEYS = {
     "NODE_ACCESS_TOKEN": "token",
@@ -214,7 +216,7 @@ class JobSpec(_Target):
             if "tasks" in data:
                 raise ValueError("run and tasks exclude each other; move the command into a task")
             data = dict(data)
-            its_own = {key: data.pop(key) for key in ("run", "artifacts", "artifacts_on") if key in data}
+            its_own = {key: data.pop(key) for key in ITS_OWN if key in data}
             data["tasks"] = [{"name": data.get("name", "main"), **its_own}]
         return data
 
