@@ -13,6 +13,7 @@ from sqlalchemy import text
 from orchestrator.agents.claims import claim, holder
 from orchestrator.jobs import clients, spec, templates
 from orchestrator.jobs.layers import OfClient
+from orchestrator.jobs.rerun import Rerun, rerun
 from orchestrator.jobs.rotation import rotate
 from orchestrator.jobs.secrets import Vault, opened
 from orchestrator.jobs.submit import Launch, submit
@@ -196,3 +197,19 @@ def test_a_rotation_encrypts_every_secret_anew(store: Any, vault: Vault) -> None
     assert vault.path.read_text().split()[1:] == before.split(), "kept for what was encrypted meanwhile"
     rotate(store.engine, vault)
     assert before.strip() not in vault.path.read_text()
+
+
+def test_a_rerun_keeps_secrets_and_encrypts_those_it_gives_anew(store: Any, vault: Vault) -> None:
+    job_id = submitted(store, vault, {"KEY": SECRET, "DAY": "1"}, params={"KEY": {"secret": True}})
+    store.run_one(store.node(store.pool()), exit_code=1)
+    asked = Rerun(params={"KEY": SECRET + "!", "DAY": "2"}, seal=vault.seal)
+    kept = store.write(lambda tx: rerun(tx, job_id, Rerun(), actor="anna")).job_id
+    anew = store.write(lambda tx: rerun(tx, job_id, asked, actor="anna")).job_id
+    assert opened(store.one(Job, kept).params, vault) == {"KEY": SECRET}
+    assert opened(store.one(Job, anew).params, vault) == {"KEY": SECRET + "!"}
+    assert store.one(Job, anew).params["DAY"] == "2"
+    assert SECRET not in everything(store)
+    assert store.one(Job, anew).version == store.one(Job, job_id).version
+    short = Rerun(params={"KEY": "123"}, seal=vault.seal)
+    with pytest.raises(spec.SpecError, match="at least 4 characters"):
+        store.write(lambda tx: rerun(tx, job_id, short, actor="anna"))
