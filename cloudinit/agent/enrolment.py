@@ -39,6 +39,9 @@ def enrol(master, machine, config):
         "agent_version": VERSION,
         "protocol": PROTOCOL,
     }
+    memory_mb = machine.memory_mb()
+    if memory_mb is not None:
+        request["memory_mb"] = memory_mb
     reach("agent.enrol.before")
     give_up = time.monotonic() + config["lease_s"]
     pause_s = 0.25

@@ -35,6 +35,14 @@ class Machine:
         with open(self.root + "/var/lib/cloud/data/instance-id", encoding="utf-8") as file:
             return file.read().strip()
 
+    def memory_mb(self):
+        # type: () -> int | None
+        """The memory its kernel has to give, which is a little less than was rented; None where it does not say."""
+        try:
+            return (os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20) or None
+        except (ValueError, OSError):
+            return None
+
     def forget(self):
         # type: () -> None
         """Drop who this machine was and what it held: an image may be made of a machine that had worked."""

@@ -23,12 +23,13 @@ class Running:
     """One attempt under way. Times are of the monotonic clock but `started_at`, which the master is told: both are of the
     moment in which the system was asked for the process."""
 
-    __slots__ = ("attempt", "deadline", "grace_s", "pid", "started", "started_at", "stopping", "work")
+    __slots__ = ("attempt", "deadline", "grace_s", "pid", "slots", "started", "started_at", "stopping", "work")
 
     def __init__(self, order, pid, work, started, started_at):
         # type: (dict, int, str, float, float) -> None
         self.attempt = order["attempt"]
         self.pid = pid
+        self.slots = order.get("slots", 1)
         self.work = work
         self.started = started
         self.started_at = started_at

@@ -139,8 +139,11 @@ class Worker:
 
     def _start_what_fits(self):
         # type: () -> None
-        while self._waiting and len(self._running) < self._slots and not self._draining and self._engine.ready():
-            self._start(next(iter(self._waiting)))
+        while self._waiting and not self._draining:
+            attempt, (order, _) = next(iter(self._waiting.items()))
+            if not self._has_slots_for(order) or not self._engine.ready():
+                break
+            self._start(attempt)
         closed = self._why_closed()
         for attempt in list(self._waiting) if closed else ():
             self._give_back(attempt, "handed back: %s" % closed)
@@ -270,8 +273,8 @@ class Worker:
             self._sweep()
         for running in self._running.values():
             running.check_time(now)
-        for attempt, (_, came) in list(self._waiting.items()):
-            if now - came > RETURN_AFTER_S and len(self._running) >= self._slots:
+        for attempt, (order, came) in list(self._waiting.items()):
+            if now - came > RETURN_AFTER_S and not self._has_slots_for(order):
                 self._give_back(attempt, "handed back: no slot was free for it in time")
 
     def _sweep(self):
@@ -327,7 +330,16 @@ class Worker:
 
     def _held(self):
         # type: () -> int
-        return len(self._running) + len(self._waiting)
+        """Slots of what it has."""
+        return self._taken() + sum(order.get("slots", 1) for order, _ in self._waiting.values())
+
+    def _taken(self):
+        # type: () -> int
+        return sum(running.slots for running in self._running.values())
+
+    def _has_slots_for(self, order):
+        # type: (dict) -> bool
+        return self._taken() + order.get("slots", 1) <= self._slots
 
     def _gather_s(self):
         # type: () -> float
@@ -346,7 +358,7 @@ class Worker:
         """How many orders are worth having beyond the slots: none while every slot has one that takes its time."""
         if self._mean_s is None or self._mean_s > AHEAD_SPAN_S:
             return 0
-        if len(self._running) >= self._slots:
+        if self._taken() >= self._slots:
             youngest = max(running.started for running in self._running.values())
             if time.monotonic() - youngest > AHEAD_SPAN_S:
                 return 0

@@ -9,35 +9,66 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, insert, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select
 
+from orchestrator.agents.within import OneOf, Within
+from orchestrator.jobs.fits import EVERYBODY, Room, plain
 from orchestrator.jobs.inputs import inputs_of
 from orchestrator.model.states import AttemptState, JobState, NodeState, TaskState
-from orchestrator.model.tables import Attempt, Job, Node, Task, table
+from orchestrator.model.tables import Attempt, Client, Job, Node, Pool, Task, table
 from orchestrator.store.doors import Move, advance
 from orchestrator.store.prepared import Prepared
 from orchestrator.store.writer import Tx
 
-jobs, tasks, attempts, nodes = (table(m) for m in (Job, Task, Attempt, Node))
+jobs, tasks, attempts, nodes, pools, clients = (table(m) for m in (Job, Task, Attempt, Node, Pool, Client))
 
 AHEAD = 32
 """Attempts a node may hold beyond its slots, so that short tasks never wait for the network."""
 
+DRY = "sleep 1"
+"""What a job that was submitted with dry commands runs in place of each."""
+
+PATIENCE = timedelta(minutes=1)
+"""How long smaller tasks may pass one that does not fit now. After it nodes keep themselves free for it."""
+
 _claimable = (
     tasks.c.id, tasks.c.job_id, tasks.c.name, tasks.c.spec, tasks.c.attempts, tasks.c.token,
+    tasks.c.slots, tasks.c.memory_mb, tasks.c.queued_at,
     tasks.c.params.label("resume"), tasks.c["values"].label("fixed"), tasks.c.has_inputs,
-    jobs.c.params, jobs.c.state.label("job_state"), jobs.c.name.label("job_name"),
+    jobs.c.params, jobs.c.state.label("job_state"), jobs.c.name.label("job_name"), jobs.c.dry_run,
 )  # fmt: skip
 _insert_attempt = Prepared(
     insert(attempts).returning(attempts.c.id), ("task_id", "node_id", "number", "state", "log_size", "claimed_at")
 )
 _holder = Prepared(
-    select(nodes.c.id, nodes.c.pool_id, nodes.c.token, nodes.c.slots, nodes.c.state)
+    select(nodes.c.id, nodes.c.pool_id, nodes.c.token, nodes.c.slots, nodes.c.state, nodes.c.memory_mb)
     .where(nodes.c.id == bindparam("node_id"))
     .with_for_update(read=True)
 )
+
+
+_labels_of_pool = select(pools.c.labels).where(pools.c.id == bindparam("pool_id")).scalar_subquery()
+_fits = or_(
+    and_(tasks.c.slots == 1, tasks.c.memory_mb.is_(None)),
+    and_(
+        tasks.c.slots <= bindparam("slots"),
+        func.coalesce(tasks.c.memory_mb, 0) <= bindparam("memory_mb"),
+        or_(
+            and_(tasks.c.slots <= bindparam("free_slots"), func.coalesce(tasks.c.memory_mb, 0) <= bindparam("free_mb")),
+            tasks.c.queued_at <= bindparam("overdue", type_=tasks.c.queued_at.type),
+        ),
+    ),
+)
+"""What could run on the node: now, or once it is free where its turn has come for too long."""
+
+
+_clients_of_pool = select(pools.c.clients).where(pools.c.id == bindparam("pool_id")).scalar_subquery()
+_client = select(clients.c.name).where(clients.c.id == jobs.c.client_id).scalar_subquery()
+_let_in = or_(_clients_of_pool.is_(None), OneOf(_client, _clients_of_pool))
+"""A pool may be for some clients only. Tokens need no such rule: each is one client's own."""
 
 
 def _claim(token_rule: ColumnElement[bool]) -> Prepared:
@@ -49,14 +80,16 @@ def _claim(token_rule: ColumnElement[bool]) -> Prepared:
             token_rule,
             or_(tasks.c.pool_id.is_(None), tasks.c.pool_id == bindparam("pool_id")),
             or_(tasks.c.run_after.is_(None), tasks.c.run_after <= bindparam("now", type_=tasks.c.run_after.type)),
+            _fits,
+            or_(tasks.c.labels.is_(None), Within(tasks.c.labels, _labels_of_pool)),
         )
-        .order_by(tasks.c.priority.desc(), tasks.c.id)
+        .order_by(tasks.c.priority.desc(), tasks.c.turn, tasks.c.id)
         .limit(bindparam("wanted"))
         .with_for_update(skip_locked=True, of=tasks)
     )
 
 
-_claim_unprotected = _claim(tasks.c.token.is_(None))
+_claim_unprotected = _claim(and_(tasks.c.token.is_(None), _let_in))
 _claim_by_token = _claim(tasks.c.token == bindparam("token"))
 _still_queued = (
     select(jobs.c.id)
@@ -81,6 +114,29 @@ class Holder:
     token: str | None
     slots: int
     state: str
+    memory_mb: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a node's live attempts take of it. `sized`: one of them is not plain."""
+
+    slots: int = 0
+    memory_mb: int = 0
+    sized: bool = False
+
+    @classmethod
+    def of(cls, running: Sequence[Any]) -> Load:
+        slots = memory_mb = 0
+        sized = False
+        for row in running:
+            slots += row.slots
+            memory_mb += row.memory_mb or 0
+            sized = sized or not plain(row.slots, row.memory_mb)
+        return cls(slots, memory_mb, sized)
+
+
+NO_LOAD = Load()
 
 
 def holder(tx: Tx, node_id: int) -> Holder:
@@ -89,15 +145,28 @@ def holder(tx: Tx, node_id: int) -> Holder:
     return Holder(*row)
 
 
-def claim(tx: Tx, node: Holder, wanted: int) -> list[dict[str, Any]]:
-    """Give the node up to `wanted` queued tasks it may run, as the orders its agent carries out."""
+def claim(tx: Tx, node: Holder, wanted: int, load: Load = NO_LOAD) -> list[dict[str, Any]]:
+    """Give the node queued tasks it may run, for up to `wanted` slots, as the orders its agent carries out."""
     if wanted <= 0 or node.state != NodeState.READY:
         return []
-    parameters = {"pool_id": node.pool_id, "now": tx.now, "wanted": wanted}
+    memory_mb = node.memory_mb or 0
+    room = Room(wanted, node.slots - load.slots, memory_mb - load.memory_mb)
+    overdue = tx.now - PATIENCE
+    parameters = {
+        "pool_id": node.pool_id,
+        "now": tx.now,
+        "wanted": wanted,
+        "slots": node.slots,
+        "memory_mb": memory_mb,
+        "free_slots": min(room.slots, wanted),
+        "free_mb": room.memory_mb,
+        "overdue": overdue,
+    }
     if node.token is None:
         chosen = _claim_unprotected.rows(tx.connection, parameters)
     else:
         chosen = _claim_by_token.rows(tx.connection, parameters | {"token": node.token})
+    chosen = _that_fit(tx, chosen, room, overdue)
     if not chosen:
         return []
     rows = [
@@ -110,6 +179,20 @@ def claim(tx: Tx, node: Holder, wanted: int) -> list[dict[str, Any]]:
     return [
         order(tx, node, task, attempt_id, task.attempts + 1) for task, attempt_id in zip(chosen, attempt_ids, strict=True)
     ]
+
+
+def _that_fit(tx: Tx, found: Sequence[Any], room: Room, overdue: datetime) -> list[Any]:
+    """Those of the found that fit beside each other, in turn. Nothing passes one that has waited for too long: the node
+    gets free for it."""
+    chosen = []
+    for task in found:
+        if room.take(task.slots, task.memory_mb):
+            chosen.append(task)
+            if task.queued_at <= overdue and not plain(task.slots, task.memory_mb):
+                tx.queued[task.token, None] += EVERYBODY  # other nodes may have kept themselves free for it
+        elif task.queued_at <= overdue:
+            break
+    return chosen
 
 
 def orders_for(tx: Tx, node: Holder, attempt_ids: Sequence[int]) -> list[dict[str, Any]]:
@@ -135,14 +218,15 @@ def order(tx: Tx, node: Holder, task: Any, attempt_id: int, number: int) -> dict
     }
     limit = task.spec.get("timeout")
     more = {"artifacts": task.spec["artifacts"]} if "artifacts" in task.spec else {}
-    return {
+    told = {
         "attempt": attempt_id,
-        "run": task.spec["run"],
+        "run": DRY if task.dry_run else task.spec["run"],
         "env": env,
         "timeout_s": limit["after"] if limit else None,
         "grace_s": limit["grace"] if limit else 10.0,
         **more,
     }
+    return told if task.slots == 1 else told | {"slots": task.slots}
 
 
 def _tell_claimed(tx: Tx, node: Holder, chosen: Sequence[Any], attempt_ids: Sequence[int]) -> None:

@@ -61,6 +61,7 @@ class EnrolMessage(BaseModel):
     credential: str = Field(min_length=32, max_length=200)
     agent_version: str = Field(max_length=100, pattern=PRINTABLE)
     protocol: int = Field(ge=0, le=1000)
+    memory_mb: int | None = Field(None, ge=1, le=1 << 30)  # older agents do not say it
 
 
 class AgentEndpoints:
@@ -139,6 +140,7 @@ class AgentEndpoints:
             message.credential,
             message.agent_version,
             _address(request),
+            message.memory_mb,
         )
         reach("enrol.before_write")
         answer = await self._writer.awrite(lambda tx: self._let_in(tx, asked))

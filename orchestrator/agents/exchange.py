@@ -21,7 +21,7 @@ from pydantic import (
 )
 from sqlalchemy import bindparam, select, update
 
-from orchestrator.agents.claims import AHEAD, Holder, claim, holder, orders_for
+from orchestrator.agents.claims import AHEAD, Holder, Load, claim, holder, orders_for
 from orchestrator.agents.results import Result, accept
 from orchestrator.fleet import leaving
 from orchestrator.jobs.outcomes import Artifacts, Control, Outcome
@@ -34,7 +34,7 @@ from orchestrator.store.writer import Tx
 jobs, tasks, attempts = (table(m) for m in (Job, Task, Attempt))
 
 _live = Prepared(
-    select(attempts.c.id, jobs.c.cancel_requested_at)
+    select(attempts.c.id, jobs.c.cancel_requested_at, tasks.c.slots, tasks.c.memory_mb)
     .join(tasks, tasks.c.id == attempts.c.task_id)
     .join(jobs, jobs.c.id == tasks.c.job_id)
     .where(attempts.c.node_id == bindparam("node_id"), attempts.c.state == AttemptState.RUNNING)
@@ -217,15 +217,19 @@ def _note_progress(tx: Tx, node_id: int, reports: list[ProgressMessage]) -> None
 
 def _compare(tx: Tx, node: Holder, message: SyncMessage, reported: set[int], answer: Answer) -> None:
     """The node's live attempts against what its agent holds: deliver again, stop, and claim into what is free."""
-    live = dict(_live.rows(tx.connection, {"node_id": node.id}))
+    running = _live.rows(tx.connection, {"node_id": node.id})
+    live = {row.id: row.cancel_requested_at for row in running}
     known = set(message.known) - reported
     answer.stop |= dict.fromkeys(known - live.keys(), "fenced")
     answer.stop |= {id_: "cancelled" for id_, asked in live.items() if asked is not None}
     undelivered = sorted(live.keys() - known)
     if undelivered:
         answer.orders += orders_for(tx, node, undelivered)
-    room = min(message.free - len(undelivered), node.slots + AHEAD - len(live))
-    answer.orders += claim(tx, node, room)
+    load = Load.of(running)
+    coming = sum(row.slots for row in running if row.id not in known)
+    ahead = 0 if load.sized else AHEAD
+    wanted = min(message.free - coming, node.slots + ahead - load.slots)
+    answer.orders += claim(tx, node, wanted, load)
 
 
 def _time(seconds: float | None) -> datetime | None:

@@ -58,12 +58,13 @@ class Handover:
 
         try:
             for (token, pool_id), count in list(tx.queued.items()):
-                while count > 0 and len(handed) < MOST and (offer := self._take(token, pool_id)) is not None:
+                left = count
+                while left > 0 and len(handed) < MOST and (offer := self._take(token, pool_id)) is not None:
                     handed.append((offer.waiter, None))
                     answer = exchange(tx, offer.waiter.node_id, offer.message)
                     handed[-1] = (offer.waiter, answer if answer.is_news(offer.message) else None)
-                    count -= len(answer.orders) or count
-                tx.queued[token, pool_id] = count
+                    left -= len(answer.orders) or 1  # another may have the room that this one has not
+                tx.queued[token, pool_id] -= count - left
         except BaseException:
             ended(False)
             raise

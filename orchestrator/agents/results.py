@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import bindparam, select
 
 from orchestrator.jobs import progress
+from orchestrator.jobs.fits import Needs, wakes
 from orchestrator.jobs.outcomes import INFRASTRUCTURE, Artifacts, Outcome, judge
 from orchestrator.model.states import AttemptState, TaskState
 from orchestrator.model.tables import Attempt, Job, Task, table
@@ -23,6 +24,7 @@ _with_tasks = (
     select(
         attempts.c.id.label("attempt_id"), attempts.c.node_id, attempts.c.state.label("attempt_state"),
         tasks.c.id, tasks.c.job_id, tasks.c.spec, tasks.c.token, tasks.c.pool_id, tasks.c.queued_at,
+        tasks.c.slots, tasks.c.memory_mb, tasks.c.labels,
         tasks.c.job_failures, tasks.c.infrastructure_failures,
         jobs.c.cancel_requested_at, jobs.c.tasks.label("job_tasks"),
     )
@@ -118,7 +120,7 @@ def end_attempts(tx: Tx, ends: Sequence[tuple[Any, Result]]) -> None:
             reason += f"; its output file: {result.outputs_trouble}"
         task_moves.append(Move(row.id, TaskState.RUNNING, verdict.task, reason, values, links))
         if open_again:
-            tx.queued[row.token, row.pool_id] += 1
+            tx.queued[row.token, row.pool_id] += wakes(Needs.of(row))
         else:
             settled.append(
                 progress.Ended(row.id, row.job_id, verdict.task, row.spec, row.job_tasks == 1, bool(result.outputs))

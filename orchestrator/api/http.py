@@ -21,10 +21,12 @@ from orchestrator.api import (
     logs,
     nodes,
     notify,
+    plan,
     pools,
     problems,
     schemas,
     session,
+    shares,
     system,
     templates,
     tokens,
@@ -45,7 +47,7 @@ DESCRIPTION = (
 )
 PUBLIC = (system.public, session.public)
 GUARDED = (
-    jobs, logs, artifacts, templates, clients, pools, nodes, clouds, events, notify, schemas, system,
+    plan, jobs, logs, artifacts, templates, clients, pools, nodes, clouds, events, notify, shares, schemas, system,
     session, users, tokens,
 )  # fmt: skip
 

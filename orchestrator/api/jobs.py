@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 import orjson
@@ -45,6 +46,19 @@ from orchestrator.store.writer import Tx
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], responses=PROBLEMS)
 LARGEST_FILE = 16 << 20
 LONGEST_KEY = 200
+QUICK = 64 << 10  # bytes of a job file that is checked on the event loop: a larger one would hold up everybody
+DOCUMENT = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "description": "a job file, or {file: a job file or its text, params: values that win over the file's}",
+            }
+        },
+        "application/yaml": {"schema": {"type": "string", "description": "a job file"}},
+    },
+}
 MAY_SUBMIT = Permission(Role.OPERATOR, of_client=True)
 TaskName = Annotated[
     str | None, Query(max_length=120, description="the task's name, an element's such as shard[3]; none where it is alone")
@@ -56,20 +70,16 @@ _call = {
             "in": "header",
             "required": False,
             "schema": {"type": "string", "maxLength": LONGEST_KEY},
-        }
-    ],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "description": "a job file, or {file: a job file or its text, params: values that win over the file's}",
-                }
-            },
-            "application/yaml": {"schema": {"type": "string", "description": "a job file"}},
         },
-    },
+        {
+            "name": "dry_commands",
+            "in": "query",
+            "required": False,
+            "description": "true: each command is replaced by `sleep 1` at the last moment",
+            "schema": {"type": "boolean"},
+        },
+    ],
+    "requestBody": DOCUMENT,
 }
 
 
@@ -96,14 +106,16 @@ async def _submitted(request: Request) -> Response:
     key = request.headers.get("idempotency-key")
     if key is not None and len(key) > LONGEST_KEY:
         raise Problem(422, "The request is not valid", f"Idempotency-Key may have {LONGEST_KEY} characters; shorten it")
-    document, params = _unwrapped(await _document(request))
-    job = spec.parse(document)
+    dry = request.query_params.get("dry_commands", "false")
+    if dry not in ("true", "false"):
+        raise Problem(422, "The request is not valid", f"dry_commands is {dry!r}; write true or false")
+    job, params = await read_job(request)
     if not who.sees(job.client):
         told = f"{who.actor} is limited to client {who.client}; write client: {who.client}"
         raise Problem(403, "Not allowed", told, [FieldProblem(path="client", message=told)])
     origin = f"from {address_of(request.scope)}"
     reach("submit.before_write")
-    launch = Launch(params, seal=master.vault.seal, origin=origin)
+    launch = Launch(params, seal=master.vault.seal, origin=origin, dry_commands=dry == "true")
     done = await master.writer.awrite(lambda tx: submit(tx, job, actor=who.actor, idempotency_key=key, launch=launch))
     reach("submit.before_answer")
     body = orjson.dumps({"id": done.job_id, "repeated": done.repeated})
@@ -239,6 +251,13 @@ async def rerun_job(
 
     done = await master.writer.awrite(work)
     return SubmittedOut(id=done.job_id, repeated=done.repeated)
+
+
+async def read_job(request: Request) -> tuple[spec.JobSpec, dict[str, Any]]:
+    """The checked job file of a request, a large one checked on a thread, and the parameters of its launch."""
+    document, params = _unwrapped(await _document(request))
+    large = int(request.headers.get("content-length", "0") or 0) > QUICK
+    return (await asyncio.to_thread(spec.parse, document) if large else spec.parse(document)), params
 
 
 def _unwrapped(document: str | bytes | dict[str, Any]) -> tuple[str | bytes | dict[str, Any], dict[str, Any]]:

@@ -38,7 +38,7 @@ PoolName = Annotated[str, UrlPath(max_length=100)]
 @needs(Role.VIEWER)
 def list_pools(master: MasterDep, _: Caller) -> Page[PoolOut]:
     with master.engine.connect() as connection:
-        return Page(items=[PoolOut(**row) for row in queries.list_pools(connection)])
+        return Page(items=[PoolOut(**row, currency=master.settings.currency) for row in queries.list_pools(connection)])
 
 
 @router.post("", status_code=201)
@@ -153,4 +153,4 @@ def _get(master: Master, name: str) -> dict[str, Any]:
         rows = queries.list_pools(connection, name)
     if not rows:
         raise not_found("pool", name)
-    return rows[0]
+    return {**rows[0], "currency": master.settings.currency}

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, BeforeValidator, Field, create_model
 
 from orchestrator.fleet.health import signals
 from orchestrator.jobs.layers import Source
@@ -40,7 +40,8 @@ class JobOut(BaseModel):
     reason: str | None
     waiting: str | None = Field(description="why machines that it asked for cannot be had now")
     token: str | None
-    priority: int
+    priority: int = Field(description="that of its file and its client together")
+    dry_run: bool = Field(description="true: `sleep 1` in place of each command")
     tasks: int
     open_tasks: int
     submitted_by: str | None
@@ -105,6 +106,9 @@ class TaskOut(BaseModel):
     reason: str | None
     token: str | None
     pool: str | None
+    slots: int = Field(description="how many of its node's it takes")
+    memory_mb: int | None = Field(description="memory it needs of its node")
+    labels: list[str] | None = Field(description="what the pool of its node must have")
     attempts: int
     exit_code: int | None
     condition: str | None
@@ -152,6 +156,12 @@ LongSeconds = Annotated[int, Field(ge=1, le=604_800)]
 Strikes = Annotated[int, Field(ge=1, le=100, description="bad signs in a row with which a node is replaced")]
 
 
+Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+_or_empty = BeforeValidator(lambda value: value or [])
+Names = Annotated[list[Name], Field(max_length=50), _or_empty]
+Prices = Annotated[dict[Annotated[str, Field(max_length=100)], Price], BeforeValidator(lambda value: value or {})]
+
+
 class PoolLimits(BaseModel):
     """What of a pool may be changed while it runs: its bounds, its deadlines, how many failures it bears."""
 
@@ -160,6 +170,9 @@ class PoolLimits(BaseModel):
     min_nodes: Annotated[int, Field(ge=0, le=10_000, description="nodes without a token that are kept up")] = 0
     max_nodes: Annotated[int, Field(ge=1, le=10_000)] = 10
     slots: Annotated[int, Field(ge=1, le=256, description="tasks that one node runs at a time")] = 1
+    labels: Annotated[Names, Field(description="what its machines have: tasks may ask for it")] = []
+    clients: Annotated[Names, Field(description="the only clients that may use it; empty: all")] = []
+    prices: Annotated[Prices, Field(description="what an hour of a machine costs, by instance type")] = {}
     launch_timeout_s: Annotated[Seconds, Field(description="how long a cloud may leave a launch unanswered")] = 600
     boot_timeout_s: Annotated[Seconds, Field(description="from the machine's start to its agent's enrolment")] = 600
     enrol_timeout_s: Annotated[Seconds, Field(description="from the agent's fetch to its enrolment")] = 120
@@ -210,6 +223,7 @@ class PoolOut(PoolLimits):
     state: str = Field(description="active, paused, frozen or deleting")
     state_reason: str | None
     nodes: dict[str, int] = Field(description="how many nodes are in which state, terminated ones left out")
+    currency: str = Field(description="what prices are in, as the settings say")
     created_at: datetime
 
 
@@ -253,6 +267,7 @@ class NodeOut(BaseModel):
     end_reason: str | None
     token: str | None
     slots: int
+    memory_mb: int | None = Field(description="what its machine has; null until its agent has said it")
     busy: int
     protected: bool
     instance_id: str | None

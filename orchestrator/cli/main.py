@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import clients, clouds, jobs, nodes, notify, pools, secrets, templates, tokens, users
+from orchestrator.cli import clients, clouds, jobs, nodes, notify, pools, secrets, shares, templates, tokens, users
 from orchestrator.cli.audit import audit
 from orchestrator.cli.demo import demo
 from orchestrator.cli.doctor import doctor
@@ -64,6 +64,8 @@ command(clients.app, "notify")(notify.client_notify)
 app.add_typer(pools.app, name="pool")
 app.add_typer(nodes.app, name="node")
 app.add_typer(clouds.app, name="cloud")
+command(clients.app, "weight")(shares.weight)
+command(clients.app, "priority")(shares.priority)
 app.add_typer(notify.app, name="notify")
 app.add_typer(users.app, name="user")
 app.add_typer(tokens.app, name="token")

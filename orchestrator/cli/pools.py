@@ -1,4 +1,4 @@
-"""`orchestrator pool …`: list, create, show, scale, pause, resume, delete, explain."""
+"""`orchestrator pool …`: list, create, show, change, scale, pause, resume, delete, explain."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from orchestrator.cli.session import Session, command, pool_path
 app = typer.Typer(no_args_is_help=True, help="Pools: which machines may be rented where, and how many.")
 PoolName = Annotated[str, typer.Argument(metavar="POOL", help="name of a pool")]
 Seconds = Annotated[int | None, typer.Option(metavar="SECONDS")]
+Labels = Annotated[list[str] | None, typer.Option(metavar="NAME", help="what its machines have, such as gpu")]
+Clients = Annotated[list[str] | None, typer.Option(metavar="CLIENT", help="the only clients that may use it")]
+Prices = Annotated[list[str] | None, typer.Option(metavar="TYPE=PRICE", help="what an hour of a machine of a type costs")]
 
 
 @command(app, "list")
@@ -38,6 +41,9 @@ def create(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="more of the launch template: agent, sizes.LARGE, or the cloud's own keys"),
     ] = None,
+    label: Labels = None,
+    client: Clients = None,
+    price: Prices = None,
     boot_timeout: Annotated[
         int | None, typer.Option(metavar="SECONDS", help="until its agent must have called (600)")
     ] = None,
@@ -58,6 +64,9 @@ def create(
         "max_nodes": max_nodes,
         "min_nodes": min_nodes,
         "slots": slots,
+        "labels": label,
+        "clients": client,
+        "prices": _prices(price or []) or None,
         "boot_timeout_s": boot_timeout,
         "heartbeat_timeout_s": heartbeat_timeout,
         "drain_timeout_s": drain_timeout,
@@ -86,6 +95,9 @@ def show(session: Session, name: PoolName) -> None:
                 ("nodes", counts(pool["nodes"]) or "none"),
                 ("bounds", f"{pool['min_nodes']} to {pool['max_nodes']} nodes"),
                 ("slots", pool["slots"]),
+                ("labels", ", ".join(pool["labels"])),
+                ("clients", ", ".join(pool["clients"]) or "all"),
+                *((f"an hour of {type_}", f"{price:g} {pool['currency']}") for type_, price in pool["prices"].items()),
                 *limits,
                 *template,
                 ("created", ago(pool["created_at"])),
@@ -93,6 +105,32 @@ def show(session: Session, name: PoolName) -> None:
         )
 
     session.show(pool, text)
+
+
+@command(app, "change")
+def change(
+    session: Session,
+    name: PoolName,
+    slots: Annotated[int | None, typer.Option(min=1, help="tasks that one machine to come runs at a time")] = None,
+    label: Labels = None,
+    no_labels: Annotated[bool, typer.Option("--no-labels", help="its machines have nothing particular any more")] = False,
+    client: Clients = None,
+    all_clients: Annotated[bool, typer.Option("--all-clients", help="any client may use it again")] = False,
+    price: Prices = None,
+) -> None:
+    """Say anew what its machines have, who may use it, and what an hour costs. Labels and clients replace those before;
+    prices are added to them, TYPE= takes one away."""
+    said = {"slots": slots, "labels": [] if no_labels else label, "clients": [] if all_clients else client}
+    changes: dict[str, Any] = {key: value for key, value in said.items() if value is not None}
+    if price:
+        known = session.api.get(pool_path(name))["prices"]
+        changes["prices"] = {type_: each for type_, each in {**known, **_prices(price)}.items() if each is not None}
+    if not changes:
+        from orchestrator.cli.client import Complaint
+
+        raise Complaint("nothing to change; give --slots, --label, --client or --price")
+    pool = session.api.patch(pool_path(name), changes)
+    _tell(session, pool, "is changed: " + ", ".join(f"{key} {_plain(value) or 'none'}" for key, value in changes.items()))
 
 
 @command(app, "scale")
@@ -150,6 +188,22 @@ def _row(pool: dict[str, Any]) -> tuple[object, ...]:
 
 def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _prices(pairs: list[str]) -> dict[str, float | None]:
+    """TYPE=PRICE pairs; None where the price is left out."""
+    from orchestrator.cli.client import Complaint
+
+    prices: dict[str, float | None] = {}
+    for pair in pairs:
+        type_, equals, text = pair.rpartition("=")
+        try:
+            if not equals:
+                raise ValueError
+            prices[type_] = float(text) if text else None
+        except ValueError:
+            raise Complaint(f"--price: {pair!r} is not TYPE=PRICE; write one such as m6i.large=0.096") from None
+    return prices
 
 
 def _launch(pairs: list[str]) -> dict[str, Any]:

@@ -36,6 +36,12 @@ def submit(
     file: Annotated[str, typer.Argument(metavar="FILE", help="job file, YAML or JSON; - for standard input")],
     param: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="a parameter; wins over the file's")] = None,
     wait: Wait = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="submit nothing; show what would run where, why, and at which price")
+    ] = False,
+    dry_commands: Annotated[
+        bool, typer.Option("--dry-commands", help="run `sleep 1` in place of each command, and all else as ever")
+    ] = False,
     key: Key = None,
     quiet: Quiet = False,
     wait_timeout: WaitTimeout = None,
@@ -57,8 +63,14 @@ def submit(
         sendable = job_file.sendable()
         return {"file": sendable, "params": given} if given else sendable
 
+    if dry_run:
+        from orchestrator.cli.plan import show_plan
+
+        show_plan(session, document())
+        return
     how = (quiet, wait_timeout, on_interrupt)
-    create(session, "jobs", document, key, wait=wait, how=how, told=job_file.told)
+    path = "jobs?dry_commands=true" if dry_commands else "jobs"
+    create(session, path, document, key, wait=wait, how=how, told=job_file.told)
 
 
 def create(

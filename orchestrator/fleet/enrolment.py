@@ -29,6 +29,7 @@ class Enrol:
     credential: str
     agent_version: str
     address: str | None = None
+    memory_mb: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ def _let_in(tx: Tx, request: Enrol, node: Row[Any], launch: Row[Any]) -> _Answer
         "enrolled_at": tx.now,
         "heartbeat_at": tx.now,
         "agent_version": request.agent_version[:50],
+        "memory_mb": request.memory_mb,
         "address": request.address or node.address,
         "boot_phase": signals.ENROLLED,
         "boot_phase_at": tx.now,

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, func, select
 
 from orchestrator.fleet import health, planner
 from orchestrator.fleet.planner import Plan
+from orchestrator.fleet.queued import why_no_node
 from orchestrator.fleet.view import pool_view
 from orchestrator.model.states import JOB_OPEN, NODE_LIVE, TASK_ENDED, AttemptState, NodeState, TaskState
 from orchestrator.model.tables import Attempt, Deployment, Event, Job, Launch, Node, Pool, Task, TaskNeed, table
@@ -149,30 +150,7 @@ def _task(connection: Connection, task: Row[Any], now: datetime) -> str:
         return f"waits for {named}" + (f", then for its condition {task.condition}." if task.condition else ".")
     if task.run_after is not None and task.run_after > now:
         return f"is tried again at {_at(task.run_after)}: {task.reason}."
-    return _why_no_node(connection, task)
-
-
-def _why_no_node(connection: Connection, task: Row[Any]) -> str:
-    same = nodes.c.token.is_(None) if task.token is None else nodes.c.token == task.token
-    there = [same, nodes.c.state.in_(NODE_LIVE)] + ([nodes.c.pool_id == task.pool_id] if task.pool_id else [])
-    found = connection.execute(select(nodes.c.id, nodes.c.state, nodes.c.slots).where(*there).order_by(nodes.c.id)).all()
-    kind = f"with token {task.token}" if task.token else "without a token"
-    ready = [node for node in found if node.state == NodeState.READY]
-    coming = [node for node in found if node.state in (NodeState.REQUESTED, NodeState.LAUNCHING, NodeState.BOOTING)]
-    if ready:
-        slots = sum(node.slots for node in ready)
-        return f"is queued: the {len(ready)} node(s) {kind} ({slots} slot(s)) are busy; it is taken when one is free."
-    if coming:
-        listed = ", ".join(f"node {node.id} ({node.state})" for node in coming[:5])
-        return f"is queued: no node {kind} is ready yet; on the way: {listed}."
-    asking = (deployments.c.token == task.token, deployments.c.closed_at.is_(None))
-    if task.token and connection.execute(select(deployments.c.id).where(*asking)).first():
-        return f"is queued: machines {kind} are asked for and none is on its way yet."
-    if task.token:
-        return (
-            f"is queued: no node {kind} is up and nothing asks for one; give the job an infrastructure block with a count."
-        )
-    return f"is queued: no node {kind} is up; start one with `orchestrator pool scale POOL 1`."
+    return why_no_node(connection, task, now)
 
 
 def _ends(connection: Connection, job_id: int) -> Iterator[str]:

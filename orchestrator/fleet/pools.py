@@ -10,6 +10,7 @@ from sqlalchemy import func, insert, select, update
 from orchestrator.clouds import Clouds
 from orchestrator.fleet import leaving
 from orchestrator.fleet.rungs import OURS, for_provider, laid_over
+from orchestrator.jobs.fits import EVERYBODY
 from orchestrator.jobs.progress import close_deployments
 from orchestrator.model.states import NODE_ON_ITS_WAY, TaskState
 from orchestrator.model.tables import Node, Pool, Task, table
@@ -61,7 +62,8 @@ def create(tx: Tx, values: Mapping[str, Any], *, actor: str) -> int:
     """A new pool. Raises PoolExists."""
     if tx.connection.execute(select(pools.c.id).where(pools.c.name == values["name"])).first():
         raise PoolExists(f"a pool named {values['name']!r} is there already; choose another name, or delete that one")
-    query = insert(pools).values(**values, created_at=tx.now).returning(pools.c.id)
+    nothing = {name: None for name in ("labels", "clients", "prices") if not values.get(name)}
+    query = insert(pools).values(**{**values, **nothing}, created_at=tx.now).returning(pools.c.id)
     pool_id = int(tx.connection.execute(query).scalar_one())
     tx.tell(
         "pool",
@@ -81,10 +83,22 @@ def change(tx: Tx, pool_id: int, changes: Mapping[str, Any], *, actor: str) -> N
         values |= (
             {"paused_at": tx.now, "paused_reason": f"by {actor}"} if paused else {"paused_at": None, "paused_reason": None}
         )
+    for name in ("labels", "clients", "prices"):
+        if name in values:
+            values[name] = values[name] or None
     if values:
         tx.connection.execute(update(pools).where(pools.c.id == pool_id).values(**values))
+    if "labels" in values or "clients" in values:
+        _look_again(tx, pool_id)
     told = ", ".join(f"{name} = {value}" for name, value in changes.items())
     tx.tell("pool", pool_id, f"changed: {told}", actor=actor, pool_id=pool_id)
+
+
+def _look_again(tx: Tx, pool_id: int) -> None:
+    """Its nodes may take other tasks now."""
+    on_their_way = (nodes.c.pool_id == pool_id, nodes.c.state.in_(NODE_ON_ITS_WAY))
+    for token in tx.connection.execute(select(nodes.c.token).where(*on_their_way).distinct()).scalars().all():
+        tx.queued[token, pool_id] += EVERYBODY
 
 
 def delete(tx: Tx, pool_id: int, *, actor: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, case, func, select
 
+from orchestrator.jobs.fits import EVERYBODY
 from orchestrator.model.states import TaskState
 from orchestrator.model.tables import Task, table
 from orchestrator.store.writer import Tx
@@ -14,7 +15,9 @@ tasks = table(Task)
 def wake_due(tx: Tx) -> float | None:
     """Wake nodes for the tasks that are due, and return in how many seconds the next one is (None: none waits)."""
     waiting = (tasks.c.state == TaskState.QUEUED, tasks.c.run_after.is_not(None))
-    counted = select(tasks.c.token, tasks.c.pool_id, func.count()).where(*waiting, tasks.c.run_after <= tx.now)
+    plain = and_(tasks.c.slots == 1, tasks.c.memory_mb.is_(None), tasks.c.labels.is_(None))
+    wakes = func.sum(case((plain, 1), else_=EVERYBODY))
+    counted = select(tasks.c.token, tasks.c.pool_id, wakes).where(*waiting, tasks.c.run_after <= tx.now)
     for token, pool_id, count in tx.connection.execute(counted.group_by(tasks.c.token, tasks.c.pool_id)):
         tx.queued[token, pool_id] += count
     next_at = tx.connection.execute(

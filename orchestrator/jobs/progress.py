@@ -13,8 +13,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, bindparam, func, insert, select, update
 
-from orchestrator.jobs import inputs
+from orchestrator.jobs import inputs, turns
 from orchestrator.jobs.announce import WISHES, announce
+from orchestrator.jobs.fits import PLAIN, Needs, wakes
 from orchestrator.jobs.outcomes import job_outcome
 from orchestrator.model.states import JOB_OPEN, TaskState
 from orchestrator.model.tables import Deployment, Job, Task, TaskNeed, table
@@ -37,6 +38,7 @@ _counted_down = Prepared(
 )  # fmt: skip
 _free = (
     tasks.c.id, tasks.c.job_id, tasks.c.kind, tasks.c.token, tasks.c.pool_id, tasks.c.spec, tasks.c.condition,
+    tasks.c.slots, tasks.c.memory_mb, tasks.c.labels,
     tasks.c["values"].label("fixed"),
 )  # fmt: skip
 
@@ -67,6 +69,7 @@ class Ready:
     token: str | None
     pool_id: int | None
     spec: Mapping[str, Any]
+    needs: Needs = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,7 @@ def _begin(tx: Tx, ready: Iterable[Ready]) -> list[Ended]:
         if task.kind == "deploy":
             done.append(task)
         elif task.kind == "run":
-            tx.queued[task.token, task.pool_id] += 1
+            tx.queued[task.token, task.pool_id] += wakes(task.needs)
     moves = [
         Move(
             task.id,
@@ -226,20 +229,25 @@ def _release(tx: Tx, candidates: Sequence[int]) -> tuple[list[Ready], list[Ended
         free += tx.connection.execute(select(*_free).where(*waiting).order_by(tasks.c.id)).all()
     conditional = [task for task in free if task.condition is not None]
     why, ended = _decide(tx, conditional) if conditional else ({}, [])
-    ready = [task for task in free if task.condition is None or task.id in why]
+    ready = [
+        Ready(task.id, task.job_id, task.kind, task.token, task.pool_id, task.spec, Needs.of(task))
+        for task in free
+        if task.condition is None or task.id in why
+    ]
+    given = turns.give_released(tx, ready)
     moves = [
         Move(
             task.id,
             TaskState.WAITING,
             TaskState.QUEUED,
             why.get(task.id, "its needs are done"),
-            {"queued_at": tx.now},
+            {"queued_at": tx.now} | ({"turn": given[task.id]} if task.id in given else {}),
             {"job_id": task.job_id, "task_id": task.id},
         )
         for task in ready
     ]
     advance(tx, Task, moves)
-    return [Ready(task.id, task.job_id, task.kind, task.token, task.pool_id, task.spec) for task in ready], ended
+    return ready, ended
 
 
 def _decide(tx: Tx, conditional: Sequence[Row[Any]]) -> tuple[dict[int, str], list[Ended]]:

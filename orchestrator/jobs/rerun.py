@@ -12,8 +12,9 @@ from typing import Any
 
 from sqlalchemy import insert, select
 
-from orchestrator.jobs import layers, progress
+from orchestrator.jobs import layers, progress, turns
 from orchestrator.jobs.expansion import written
+from orchestrator.jobs.fits import Needs
 from orchestrator.jobs.graph import some
 from orchestrator.jobs.spec import SpecError, asked_in
 from orchestrator.jobs.submit import Submitted, earlier_with, no_vault, scoped_token
@@ -26,6 +27,7 @@ _RESULTS = ("outputs", "exit_code", "started_at", "finished_at")
 _FRESH: dict[str, Any] = {
     **dict.fromkeys(("params", "progress", "progress_note", "skipped_because", "run_after", "queued_at", *_RESULTS)),
     **dict.fromkeys(("attempts", "job_failures", "infrastructure_failures"), 0),
+    "turn": 0.0,
 }
 """What a task that runs again begins with; whatever else its row says was asked for."""
 
@@ -108,6 +110,7 @@ def _store_job(tx: Tx, old: Any, asked: Rerun, open_tasks: int, actor: str, key:
         "spec": {**old.spec, "params_from": sources} if given else old.spec,
         "params": params,
         "rerun_of": old.id,
+        "turn": 0.0,
         "state": JobState.QUEUED,
         "reason": f"job {old.id} again",
         "open_tasks": open_tasks,
@@ -169,6 +172,9 @@ def _store_tasks(
 ) -> tuple[list[progress.Ready], list[int]]:
     waiting_on = Counter(task_id for task_id, needs_id in edges if needs_id in again)
     made = [copy.row(row, again=row.id in again, waiting_on=waiting_on[row.id], now=tx.now) for row in rows]
+    queued = [_ready(place, row) for place, row in enumerate(made) if row["state"] == TaskState.QUEUED]
+    for place, turn in turns.give_released(tx, queued).items():
+        made[place]["turn"] = turn
     inserted = insert(tasks).returning(tasks.c.id, sort_by_parameter_order=True)
     ids = tx.connection.execute(inserted, made).scalars().all()
     new = {row.id: id_ for row, id_ in zip(rows, ids, strict=True)}
@@ -176,12 +182,13 @@ def _store_tasks(
         tx.connection.execute(insert(needs), [{"task_id": new[waits], "needs_id": new[need]} for waits, need in edges])
     stored = list(zip(ids, made, strict=True))
     _machines_of_the_kept(tx, stored)
-    ready = [
-        progress.Ready(id_, row["job_id"], row["kind"], row["token"], row["pool_id"], row["spec"])
-        for id_, row in stored
-        if row["state"] == TaskState.QUEUED
-    ]
+    ready = [_ready(id_, row) for id_, row in stored if row["state"] == TaskState.QUEUED]
     return ready, [id_ for id_, row in stored if row["state"] == TaskState.WAITING and not row["waiting_on"]]
+
+
+def _ready(id_: int, row: Mapping[str, Any]) -> progress.Ready:
+    needs = Needs(row["slots"], row["memory_mb"], tuple(row["labels"] or ()))
+    return progress.Ready(id_, row["job_id"], row["kind"], row["token"], row["pool_id"], row["spec"], needs)
 
 
 def _machines_of_the_kept(tx: Tx, stored: Sequence[tuple[int, dict[str, Any]]]) -> None:

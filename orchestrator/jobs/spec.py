@@ -30,7 +30,9 @@ from pydantic import (
 
 from orchestrator.jobs import expansion, graph
 from orchestrator.jobs.duration import Duration
+from orchestrator.jobs.fits import PLAIN, Needs
 from orchestrator.jobs.loader import Loader
+from orchestrator.jobs.memory import Memory
 from orchestrator.jobs.notify import MOST, Notify
 from orchestrator.jobs.params import EnvName, EnvValue, Param
 from orchestrator.jobs.schedule import Schedule
@@ -50,6 +52,7 @@ TokenText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._$-]{1,100}$"
 Scalar = Annotated[str, StringConstraints(max_length=32_768, strict=True)] | bool | int | float
 ArtifactPattern = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_relative)]
 ExitCode = Annotated[int, Field(strict=True, ge=-255, lt=1 << 31)]
+Slots = Annotated[int, Field(strict=True, ge=1, le=256)]
 RetryReason = Literal["exit", "signal", "timed_out", "killed"]
 Operation = Literal["deploy", "undeploy", "deploy_and_undeploy"]
 
@@ -133,6 +136,9 @@ class _Target(Strict):
     env: dict[EnvName, EnvValue] = {}
     retry: Retry | None = None
     timeout: Timeout | None = None
+    labels: Annotated[list[Name], Field(max_length=50)] | None = None
+    slots: Slots | None = None
+    memory: Memory | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -236,6 +242,15 @@ class JobSpec(_Target):
     def version(self) -> str:
         """SHA-256 of the canonical document, by which this very job file is known."""
         return hashlib.sha256(orjson.dumps(self.document, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+    def needs_of(self, task: TaskSpec) -> Needs:
+        """What the task needs of its node: its own values first, then the job's."""
+        if task.kind != "run":
+            return PLAIN
+        labels = self.labels if task.labels is None else task.labels
+        if not labels and self.slots is self.memory is task.slots is task.memory is None:
+            return PLAIN
+        return Needs(task.slots or self.slots or 1, task.memory or self.memory, tuple(sorted(set(labels or ()))))
 
     def target(self, task: TaskSpec) -> Infrastructure:
         """What this task asks for: its own values first, then the job's; the token only if it stands on the task."""

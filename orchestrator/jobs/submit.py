@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select
 
-from orchestrator.jobs import graph, layers, progress
+from orchestrator.jobs import admission, graph, layers, progress, turns
 from orchestrator.jobs.clients import client_id, params_of
 from orchestrator.jobs.expansion import Element
+from orchestrator.jobs.fits import Needs
 from orchestrator.jobs.params import ParamValue
 from orchestrator.jobs.spec import SIZES, Infrastructure, JobSpec, SpecError, TaskSpec
 from orchestrator.model.states import JobState, TaskState
@@ -24,20 +25,23 @@ client_params = table(ClientParam)
 _insert_task = Prepared(
     insert(tasks).returning(tasks.c.id),
     ("job_id", "name", "kind", "spec", "token", "pool_id", "priority", "state", "reason", "waiting_on", "queued_at",
-     "attempts", "job_failures", "infrastructure_failures"),
+     "slots", "memory_mb", "labels", "turn", "attempts", "job_failures", "infrastructure_failures"),
 )  # fmt: skip
 _insert_special_task = Prepared(
     insert(tasks).returning(tasks.c.id),
     ("job_id", "name", "kind", "spec", "token", "pool_id", "priority", "state", "reason", "waiting_on", "queued_at",
+     "slots", "memory_mb", "labels", "turn",
      "attempts", "job_failures", "infrastructure_failures", "values", "condition"),
 )  # fmt: skip
 _insert_job = Prepared(
     insert(jobs).returning(jobs.c.id),
-    ("name", "client_id", "spec", "operation", "params", "priority", "state", "reason", "tasks", "open_tasks",
-     "idempotency_key", "submitted_by", "submitted_at", "version", "template_version_id"),
+    ("name", "client_id", "spec", "operation", "params", "priority", "turn", "dry_run", "state", "reason", "tasks",
+     "open_tasks", "idempotency_key", "submitted_by", "submitted_at", "version", "template_version_id"),
 )  # fmt: skip
 _has_params = select(client_params.c.id).where(client_params.c.client_id == clients.c.id).exists().label("has_params")
-_client_by_name = Prepared(select(clients.c.id, _has_params).where(clients.c.name == bindparam("name")))
+_client_by_name = Prepared(
+    select(clients.c.id, clients.c.weight, clients.c.priority, _has_params).where(clients.c.name == bindparam("name"))
+)
 
 Edges = Sequence[tuple[int, int]]
 
@@ -55,12 +59,14 @@ def no_vault(_: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Launch:
     """What a submission brings beside the job file. `seal` encrypts a secret (`jobs.secrets.Vault`), `origin` says
-    where the call came from."""
+    where the call came from. With `dry_commands` each command is replaced by a short sleep when it is handed out, and all
+    else is as ever."""
 
     params: Mapping[str, ParamValue] = field(default_factory=dict)
     template_version_id: int | None = None
     seal: Callable[[str], str] = no_vault
     origin: str | None = None
+    dry_commands: bool = False
 
 
 PLAIN = Launch()
@@ -75,17 +81,49 @@ def submit(tx: Tx, spec: JobSpec, *, actor: str, idempotency_key: str | None = N
     """
     if (earlier := earlier_with(tx, idempotency_key, spec.client)) is not None:
         return earlier
-    known = _pools_named_in(tx.connection, spec)
-    _check_against_pools(spec, known)
+    known = check_pools(tx.connection, spec)
     made, edges = graph.stored(spec.tasks)
-    job_id = _store_job(tx, spec, actor, idempotency_key, len(made), launch)
-    ready, undecided = _store_tasks(tx, spec, job_id, known, made, edges)
+    queued = _Queued.now(tx, spec, known, made)
+    job_id = _store_job(tx, spec, queued, actor, idempotency_key, launch)
+    ready, undecided = _store_tasks(tx, spec, queued, job_id, known, made, edges)
     tx.record("job", job_id, None, JobState.QUEUED, "submitted", launch.origin, actor, {"job_id": job_id})
-    target = _placed(spec.asked, spec, job_id, known)
+    target = placed(spec.asked, spec, job_id, known)
     if progress.deploys(target):
         progress.open_deployment(tx, job_id, None, target)
     progress.became_ready(tx, ready, undecided)
     return Submitted(job_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    """Who queues the job's tasks, with the client's parameters, what each task needs, and the turns of those that are
+    queued at once and share nodes."""
+
+    sharer: turns.Sharer
+    of_client: Sequence[layers.OfClient]
+    needs: Sequence[Needs]
+    turns: Sequence[float]
+    after: float  # where the client's next task is to stand
+
+    @classmethod
+    def now(cls, tx: Tx, spec: JobSpec, known: Mapping[str, Mapping[str, Any]], made: Sequence[Element]) -> _Queued:
+        sharer, of_client = _client(tx, spec)
+        needs = [spec.needs_of(element.task) for element in made]
+        mine = [i for i, element in enumerate(made) if _shares(spec, element.task)]
+        given, after = [0.0] * len(made), 0.0
+        if mine:
+            pools = [spec.target(made[i].task).pool for i in mine]
+            wishes = [(known[pool]["id"] if pool else None, needs[i]) for i, pool in zip(mine, pools, strict=True)]
+            shared, after = turns.give(tx, sharer, wishes)
+            for i, turn in zip(mine, shared, strict=True):
+                given[i] = turn
+        return cls(sharer, of_client, needs, given, after)
+
+
+def _shares(spec: JobSpec, task: TaskSpec) -> bool:
+    """Whether it is queued at once, for nodes without a token."""
+    waits = task.needs or task.when is not None
+    return task.kind == "run" and not waits and not (task.asked.token or spec.asked.token)
 
 
 def earlier_with(tx: Tx, idempotency_key: str | None, client: str) -> Submitted | None:
@@ -99,9 +137,16 @@ def earlier_with(tx: Tx, idempotency_key: str | None, client: str) -> Submitted 
     return None if found is None else Submitted(found.id, repeated=True)
 
 
-def scoped_token(client: str, token: str, job_id: int) -> str:
+def scoped_token(client: str, token: str, job_id: int | str) -> str:
     """The token as nodes carry it. The client's name is part of it: two clients never share a token's nodes."""
     return f"{client}/{token.replace('$JOB_ID', str(job_id))}"
+
+
+def check_pools(connection: Connection, spec: JobSpec) -> Mapping[str, Mapping[str, Any]]:
+    """The rows of the pools that the job names. Raises SpecError for what is not there or refuses the job."""
+    known = _pools_named_in(connection, spec)
+    _check_against_pools(spec, known)
+    return known
 
 
 def _pools_named_in(connection: Connection, spec: JobSpec) -> dict[str, Mapping[str, Any]]:
@@ -126,17 +171,17 @@ def _check_against_pools(spec: JobSpec, known: Mapping[str, Mapping[str, Any]]) 
         elif target.instance_type in SIZES[1:] and target.instance_type not in pool["launch"].get("sizes", {}):
             fix = f"give it a meaning under sizes: in pool {target.pool!r}, or write the cloud's own name"
             problems.append((f"{path}.instance_type", f"the size {target.instance_type} is unknown there; {fix}"))
+    problems += admission.problems(spec, known)
     if problems:
         # A task that inherits the job's block has the job's mistake: say it once.
         inherited = {message for path, message in problems if path.startswith("infrastructure")}
         raise SpecError([p for p in problems if p[0].startswith("infrastructure") or p[1] not in inherited])
 
 
-def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None, tasks: int, launch: Launch) -> int:
-    client, of_client = _client(tx, spec.client)
+def _store_job(tx: Tx, spec: JobSpec, queued: _Queued, actor: str, idempotency_key: str | None, launch: Launch) -> int:
     params = layers.NONE
-    if spec.params or of_client or launch.params:
-        params = layers.effective(spec.params, of_client, launch.params, launch.seal)
+    if spec.params or queued.of_client or launch.params:
+        params = layers.effective(spec.params, queued.of_client, launch.params, launch.seal)
     document = {key: value for key, value in spec.document.items() if key not in ("tasks", "params")}
     if params.sources:
         document["params_from"] = params.sources
@@ -144,15 +189,17 @@ def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None, t
         tx.connection,
         {
             "name": spec.name,
-            "client_id": client,
+            "client_id": queued.sharer.client_id,
             "spec": document,
             "operation": spec.asked.operation,
             "params": params.values,
-            "priority": spec.priority,
+            "priority": queued.sharer.priority,
+            "turn": queued.after,
+            "dry_run": launch.dry_commands,
             "state": JobState.QUEUED,
             "reason": "submitted",
-            "tasks": tasks,
-            "open_tasks": tasks,
+            "tasks": len(queued.needs),
+            "open_tasks": len(queued.needs),
             "idempotency_key": idempotency_key,
             "submitted_by": actor,
             "submitted_at": tx.now,
@@ -168,21 +215,28 @@ def _store_job(tx: Tx, spec: JobSpec, actor: str, idempotency_key: str | None, t
     return job_id
 
 
-def _client(tx: Tx, name: str) -> tuple[int, list[layers.OfClient]]:
-    """Its id, and its parameters where it has any: most have none, which costs no query."""
-    if found := _client_by_name.rows(tx.connection, {"name": name}):
+def _client(tx: Tx, spec: JobSpec) -> tuple[turns.Sharer, list[layers.OfClient]]:
+    """How it shares, and its parameters where it has any: most have none, which costs no query."""
+    if found := _client_by_name.rows(tx.connection, {"name": spec.client}):
         [row] = found
-        return int(row.id), params_of(tx.connection, row.id) if row.has_params else []
-    return client_id(tx, name), []
+        sharer = turns.Sharer(row.id, row.weight, row.priority + spec.priority)
+        return sharer, params_of(tx.connection, row.id) if row.has_params else []
+    return turns.Sharer(client_id(tx, spec.client), 1.0, spec.priority), []
 
 
 def _store_tasks(
-    tx: Tx, spec: JobSpec, job_id: int, known: Mapping[str, Mapping[str, Any]], made: Sequence[Element], edges: Edges
+    tx: Tx,
+    spec: JobSpec,
+    queued: _Queued,
+    job_id: int,
+    known: Mapping[str, Mapping[str, Any]],
+    made: Sequence[Element],
+    edges: Edges,
 ) -> tuple[list[progress.Ready], list[int]]:
     """The tasks that can run at once, and the ids of those whose conditions can be decided at once."""
     job_token = spec.asked.token
     inherited = scoped_token(spec.client, job_token, job_id) if job_token else None
-    targets = {task.name: _placed(spec.target(task), spec, job_id, known) for task in spec.tasks}
+    targets = {task.name: placed(spec.target(task), spec, job_id, known) for task in spec.tasks}
     documents = {task.name: _task_document(spec, task, targets[task.name]) for task in spec.tasks}
     waiting_on = Counter(waits for waits, _ in edges)
     special = any(element.values is not None or element.task.when is not None for element in made)
@@ -197,11 +251,15 @@ def _store_tasks(
             "spec": documents[task.name],
             "token": target.token or inherited,
             "pool_id": target.pool_id,
-            "priority": spec.priority,
+            "priority": queued.sharer.priority,
+            "turn": queued.turns[place],
             "state": TaskState.WAITING if waits else TaskState.QUEUED,
             "reason": "submitted",
             "waiting_on": waiting_on[place],
             "queued_at": None if waits else tx.now,
+            "slots": queued.needs[place].slots,
+            "memory_mb": queued.needs[place].memory_mb,
+            "labels": list(queued.needs[place].labels) or None,
             "attempts": 0,
             "job_failures": 0,
             "infrastructure_failures": 0,
@@ -211,15 +269,18 @@ def _store_tasks(
     if edges:
         tx.connection.execute(insert(needs), [{"task_id": ids[waits], "needs_id": ids[need]} for waits, need in edges])
     ready = [
-        progress.Ready(id_, job_id, row["kind"], row["token"], row["pool_id"], row["spec"])
-        for id_, row in zip(ids, rows, strict=True)
+        progress.Ready(id_, job_id, row["kind"], row["token"], row["pool_id"], row["spec"], asked)
+        for id_, row, asked in zip(ids, rows, queued.needs, strict=True)
         if row["state"] == TaskState.QUEUED
     ]
     stored = zip(ids, rows, strict=True)
     return ready, [id_ for id_, row in stored if row["state"] == TaskState.WAITING and not row["waiting_on"]]
 
 
-def _placed(asked: Infrastructure, spec: JobSpec, job_id: int, known: Mapping[str, Mapping[str, Any]]) -> progress.Target:
+def placed(
+    asked: Infrastructure, spec: JobSpec, job_id: int | str, known: Mapping[str, Mapping[str, Any]]
+) -> progress.Target:
+    """What is asked for, in the terms of rows: the scoped token, the pool's id."""
     return progress.Target(
         token=scoped_token(spec.client, asked.token, job_id) if asked.token else None,
         pool_id=known[asked.pool]["id"] if asked.pool else None,

@@ -118,12 +118,12 @@ class Meta(SQLModel, table=True):
 class Client(SQLModel, table=True):
     """A tenant: owns templates, parameters and jobs, and the tokens its jobs and nodes carry.
 
-    `weight` is its share of nodes that several clients use; `turn` where its next task will stand (see `Task`)."""
+    `weight` is its share of nodes that several clients use; `priority` is added to that of its jobs."""
 
     id: int = _id()
     name: str = Field(unique=True)
     weight: float = 1.0
-    turn: float = _from_database(0, Float)
+    priority: int = 0
     notify: list[Any] | None = _json(nullable=True)
     created_at: datetime = _time(nullable=False)
 
@@ -254,10 +254,16 @@ class Pool(SQLModel, table=True):
 class Job(SQLModel, table=True):
     """One run of a job file. Its state is derived from its tasks; `open_tasks` counts those not ended yet.
 
+    `priority` is that of its file and its client together; `turn` where its client's next task is to stand (see `Task`).
     `version` is the SHA-256 of its canonical job file, `template_version_id` the committed one it was launched from,
     `rerun_of` the job it does again. In a `dry_run` every command is replaced by a short sleep."""
 
-    __table_args__ = (_index_of_set("ix_job_rerun_of", "rerun_of"),)
+    __table_args__ = (
+        _index_of_set("ix_job_rerun_of", "rerun_of"),
+        Index(
+            "ix_job_turn", "client_id", "priority", "id", sqlite_where=text("turn > 0"), postgresql_where=text("turn > 0")
+        ),
+    )
 
     id: int = _id()
     name: str
@@ -267,6 +273,7 @@ class Job(SQLModel, table=True):
     version: str | None = None
     template_version_id: int | None = _number()
     rerun_of: int | None = _number()
+    turn: float = _from_database(0, Float)
     dry_run: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
     token: str | None = None
     operation: str | None = None
@@ -286,9 +293,9 @@ class Job(SQLModel, table=True):
 class Task(SQLModel, table=True):
     """One unit of a job's graph, on one node. `waiting_on` counts the needs not done yet.
 
-    `turn` orders tasks of one priority: tasks of several clients alternate by their weights. `condition` is its `when:`,
-    `values` what its matrix gave this one, `outputs` what it wrote for later ones, `has_inputs` says that its needs wrote
-    some, `progress` (0 … 1) is what it reports. `skipped_because`: `condition` or `upstream_failed`."""
+    `turn` orders tasks of one priority, so that several clients alternate by their weights (`jobs.turns`). `condition` is
+    its `when:`, `values` what its matrix gave this one, `outputs` what it wrote for later ones, `has_inputs` says that its
+    needs wrote some, `progress` (0 … 1) is what it reports. `skipped_because`: `condition` or `upstream_failed`."""
 
     __table_args__ = (
         Index("ix_task_queue", "state", "token", desc("priority"), "turn", "id"),

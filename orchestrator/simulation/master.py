@@ -319,7 +319,8 @@ class SimulatedMaster:
 
     def _enrol(self, call: Call) -> tuple[int, dict[str, Any]]:
         said = json.loads(call.content)
-        request = Enrol(said["secret"], said["instance_id"], said["credential"], said["agent_version"])
+        who = (said["secret"], said["instance_id"], said["credential"])
+        request = Enrol(*who, said["agent_version"], memory_mb=said.get("memory_mb"))
         answer = self.writer.write(lambda tx: enrol(tx, request, key=KEY, installation=INSTALLATION))
         if isinstance(answer, Refused):
             return (403 if answer.final else 425), {"error": answer.reason}

@@ -34,7 +34,7 @@ def reference(name: str, target: str, *, nullable: bool = False) -> sa.Column:
 def columns() -> list[tuple[str, sa.Column]]:
     return [
         ('client', sa.Column('weight', sa.Float(), nullable=False, server_default='1')),
-        ('client', sa.Column('turn', sa.Float(), nullable=False, server_default='0')),
+        ('client', sa.Column('priority', sa.Integer(), nullable=False, server_default='0')),
         ('client', sa.Column('notify', sa.JSON(), nullable=True)),
         ('pool', sa.Column('labels', sa.JSON(), nullable=True)),
         ('pool', sa.Column('clients', sa.JSON(), nullable=True)),
@@ -42,6 +42,7 @@ def columns() -> list[tuple[str, sa.Column]]:
         ('job', sa.Column('version', String(), nullable=True)),
         ('job', sa.Column('template_version_id', sa.BigInteger(), nullable=True)),
         ('job', sa.Column('rerun_of', sa.BigInteger(), nullable=True)),
+        ('job', sa.Column('turn', sa.Float(), nullable=False, server_default='0')),
         ('job', sa.Column('dry_run', sa.Boolean(), nullable=False, server_default=sa.false())),
         ('task', sa.Column('values', sa.JSON(), nullable=True)),
         ('task', sa.Column('condition', sa.Text(), nullable=True)),
@@ -68,6 +69,8 @@ def upgrade() -> None:
     for table, column in columns():
         op.add_column(table, column)
     op.create_index('ix_task_queue', 'task', ['state', 'token', sa.text('priority DESC'), 'turn', 'id'])
+    given = sa.text('turn > 0')
+    op.create_index('ix_job_turn', 'job', ['client_id', 'priority', 'id'], sqlite_where=given, postgresql_where=given)
     only = sa.text('rerun_of IS NOT NULL')
     op.create_index('ix_job_rerun_of', 'job', ['rerun_of'], sqlite_where=only, postgresql_where=only)
     requests = sa.text("subject = 'request'")
@@ -155,6 +158,7 @@ def downgrade() -> None:
     op.drop_index('ix_job_rerun_of', 'job')
     op.drop_index('ix_event_request', 'event')
     op.drop_index('ix_task_queue', 'task')
+    op.drop_index('ix_job_turn', 'job')
     for table, column in reversed(columns()):
         op.drop_column(table, column.name)
     op.create_index('ix_task_queue', 'task', ['state', 'token', sa.text('priority DESC'), 'id'])
