@@ -69,8 +69,8 @@ def submit(
         show_plan(session, document())
         return
     how = (quiet, wait_timeout, on_interrupt)
-    path = "jobs?dry_commands=true" if dry_commands else "jobs"
-    create(session, path, document, key, wait=wait, how=how, told=job_file.told)
+    query = {"dry_commands": "true"} if dry_commands else {}
+    create(session, "jobs", document, key, wait=wait, how=how, told=job_file.told, **query)
 
 
 def create(
@@ -82,6 +82,7 @@ def create(
     wait: bool,
     how: tuple[bool, str | None, OnInterrupt | None],
     told: Callable[[], AbstractContextManager[None]] = nullcontext,
+    **query: str,
 ) -> None:
     """Make a job of what `document` gives, print its number, and wait for its end where that is wanted. In `told` a refusal
     may become what its person understands."""
@@ -89,7 +90,7 @@ def create(
     if not wait:
         asked_for = document()
         with told():
-            done = _post(session, path, asked_for, key)
+            done = _post(session, path, asked_for, key, query)
         _tell_repeated(done)
         session.show(done, lambda: print(done["id"]))
         return
@@ -97,7 +98,7 @@ def create(
     with with_statuses_above():
         asked_for = document()
         with told():
-            done = _patiently_posted(session, path, asked_for, key, asked)
+            done = _patiently_posted(session, path, asked_for, key, query, asked)
         if not asked.quiet:
             _tell_repeated(done)
         if not (session.json or asked.quiet):
@@ -105,22 +106,24 @@ def create(
         wait_for(session, done["id"], asked)
 
 
-def _patiently_posted(session: Session, path: str, document: dict[str, Any], key: str, how: How) -> dict[str, Any]:
+def _patiently_posted(
+    session: Session, path: str, document: dict[str, Any], key: str, query: Mapping[str, str], how: How
+) -> dict[str, Any]:
     """Submitted, also by a master that is just being started again."""
     try:
-        return at_first(how).until_answered(lambda: _post(session, path, document, key))
+        return at_first(how).until_answered(lambda: _post(session, path, document, key, query))
     except Interrupted:
         say(f"whether the job was created is not known; ask again with --key {key}")
         raise
 
 
-def _post(session: Session, path: str, document: dict[str, Any], key: str) -> dict[str, Any]:
+def _post(session: Session, path: str, document: dict[str, Any], key: str, query: Mapping[str, str]) -> dict[str, Any]:
     """Ask until it is answered: the key makes asking again safe where an answer was lost."""
     from orchestrator.cli.client import Unreachable
 
     for left in reversed(range(TRIES)):
         try:
-            done: dict[str, Any] = session.api.post(path, document, {"Idempotency-Key": key})
+            done: dict[str, Any] = session.api.post(path, document, {"Idempotency-Key": key}, **query)
             return done
         except Unreachable as error:
             if not error.sent:
