@@ -15,6 +15,7 @@ from sqlalchemy import Engine, func, select
 
 from orchestrator.agents.artifacts import ArtifactIntake, Limits
 from orchestrator.agents.endpoints import AgentEndpoints
+from orchestrator.agents.masks import Masks
 from orchestrator.agents.package import agent_package
 from orchestrator.agents.sessions import Sessions
 from orchestrator.agents.waiters import Waiters
@@ -32,6 +33,7 @@ from orchestrator.fleet.reaper import Reaper
 from orchestrator.fleet.secrets import enrolment_secret, load_key
 from orchestrator.fleet.watcher import Watcher
 from orchestrator.jobs.due import wake_due
+from orchestrator.jobs.secrets import Vault
 from orchestrator.model.states import LaunchState, NodeState, NotificationState
 from orchestrator.model.tables import Event, Node, table
 from orchestrator.notify.courier import Courier
@@ -71,6 +73,7 @@ class Master:
         self.clouds = Clouds(settings.clouds, self.installation)
         self.doctor = Doctor(settings, self.clouds, self.engine, clock)
         self.logs, self.files = open_stores(settings, self.installation)
+        self.vault = Vault(settings.secrets_file)
         self.sessions = Sessions(self.engine)
         self.waiters = Waiters()
         self.stream = EventStream()
@@ -81,6 +84,7 @@ class Master:
             self.logs,
             self._artifact_intake(),
             clock,
+            masks=Masks(self.engine, self.vault, self.logs),
             key=self.key,
             installation=self.installation,
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import sqlite3
 import tarfile
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ from orchestrator.store.writer import Tx, Writer
 nodes, launches, attempts, events = (table(m) for m in (Node, Launch, Attempt, Event))
 
 DATABASE, KEY, TOKEN, MANIFEST = "orchestrator.db", "master.key", "admin.token", "backup.json"
+SECRETS = "secrets.key"
+"""The keys of the secret parameters: where they stand in the archive, wherever the settings keep them."""
 FORMAT = 1
 PASSED_OVER = 1_000_000
 """So many numbers are passed over after a restore: more than can have been used since the backup."""
@@ -57,7 +60,7 @@ class Manifest:
 
 
 def back_up(settings: Settings, file: Path) -> Manifest:
-    """Write database, key and first token into `file`, readable by its owner alone, whole or not at all.
+    """Write database, keys and first token into `file`, readable by its owner alone, whole or not at all.
 
     The master may run meanwhile. Raises BackupRefused.
     """
@@ -71,8 +74,8 @@ def back_up(settings: Settings, file: Path) -> Manifest:
         with tarfile.open(whole, "w") as archive:
             _add(archive, MANIFEST, json.dumps(asdict(manifest), indent=2).encode())
             archive.add(copy, DATABASE)
-            for name in (KEY, TOKEN):
-                if (kept := settings.data_dir / name).exists():
+            for name, kept in _beside(settings).items():
+                if kept.exists():
                     _add(archive, name, kept.read_bytes())
         whole.chmod(0o600)
         _to_disk(whole)
@@ -94,9 +97,10 @@ def restore(settings: Settings, file: Path, *, replace: bool = False) -> tuple[M
                 raise BackupRefused(f"{target} exists; --replace keeps it as {_aside(target).name} and restores")
             _set_aside(target)
         (Path(folder) / DATABASE).replace(target)
-        for name in (KEY, TOKEN):
+        for name, place in _beside(settings).items():
             if (kept := Path(folder) / name).exists():
-                kept.replace(settings.data_dir / name)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(kept, place)  # the settings may keep it on another disk
     return manifest, go_on(settings, manifest.made_at)
 
 
@@ -178,7 +182,9 @@ def _unpack(file: Path, folder: Path) -> Manifest:
     try:
         with tarfile.open(file) as archive:
             contents = {
-                name: _member(archive, name) for name in (MANIFEST, DATABASE, KEY, TOKEN) if name in archive.getnames()
+                name: _member(archive, name)
+                for name in (MANIFEST, DATABASE, KEY, TOKEN, SECRETS)
+                if name in archive.getnames()
             }
         manifest = Manifest(**json.loads(contents.pop(MANIFEST)))
         contents[DATABASE]
@@ -197,14 +203,20 @@ def _unpack(file: Path, folder: Path) -> Manifest:
     return manifest
 
 
+def _beside(settings: Settings) -> dict[str, Path]:
+    """The files beside the database, by their names in the archive."""
+    return {KEY: settings.data_dir / KEY, TOKEN: settings.data_dir / TOKEN, SECRETS: settings.secrets_file}
+
+
 def _sqlite_file(settings: Settings) -> Path:
     url = make_url(settings.database)
     if url.get_backend_name() == "sqlite" and url.database:
         return Path(url.database)
     told = url.set(drivername="postgresql").render_as_string(hide_password=True)
+    keys = f"{settings.data_dir / KEY} and {settings.secrets_file}"
     raise BackupRefused(
         f"this master's database is PostgreSQL, which has its own tools: `pg_dump --format=custom --file=FILE {told}`, and "
-        f"keep {settings.data_dir / KEY} with it; after `pg_restore` run `orchestrator restore` without a file"
+        f"keep {keys} with it; after `pg_restore` run `orchestrator restore` without a file"
     )
 
 

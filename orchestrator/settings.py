@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     tls: Literal["self-signed"] | None = Field(None, description="self-signed: make a certificate and keep it in data_dir")
     tls_cert: Path | None = Field(None, description="certificate (PEM); agents pin it")
     tls_key: Path | None = Field(None, description="key of the certificate (PEM)")
+    secrets_key: Path | None = Field(None, description="file of the keys of secret parameters; default: in data_dir")
     look_s: float = Field(10.0, gt=0, description="the periodic look, which only heals: events wake the master at once")
     orphan_grace_s: float = Field(60.0, ge=0, description="how long a machine of ours without a row may stay")
     visibility_s: float = Field(60.0, ge=0, description="how long a cloud may take to show a new machine")
@@ -103,6 +104,10 @@ class Settings(BaseSettings):
     @property
     def certificate_key(self) -> Path | None:
         return self.data_dir / "tls.key" if self.tls else self.tls_key
+
+    @property
+    def secrets_file(self) -> Path:
+        return self.secrets_key or self.data_dir / "secrets.key"
 
     @property
     def scheme(self) -> str:

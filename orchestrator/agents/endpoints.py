@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import orjson
 import structlog
@@ -20,8 +20,10 @@ from orchestrator.agents.artifacts import LARGEST_PIECE, ArtifactIntake, Piece, 
 from orchestrator.agents.exchange import Answer, SyncMessage, exchange
 from orchestrator.agents.handover import Handover
 from orchestrator.agents.intake import LogIntake
+from orchestrator.agents.masks import Masks
 from orchestrator.agents.package import agent_package
 from orchestrator.agents.refusals import Refusals
+from orchestrator.agents.results import Result, accept
 from orchestrator.agents.sessions import Session, Sessions
 from orchestrator.agents.waiters import Waiters
 from orchestrator.clock import Clock
@@ -31,6 +33,8 @@ from orchestrator.files.feed import LogFeed
 from orchestrator.fleet import signals
 from orchestrator.fleet.bootstrap import enrol_script
 from orchestrator.fleet.enrolment import Enrol, Refused, enrol
+from orchestrator.jobs.outcomes import Outcome
+from orchestrator.jobs.secrets import Unopenable
 from orchestrator.store.trouble import Full, trouble_of
 from orchestrator.store.writer import Tx, Writer
 
@@ -72,6 +76,7 @@ class AgentEndpoints:
         artifacts: ArtifactIntake,
         clock: Clock,
         *,
+        masks: Masks,
         key: bytes,
         installation: str,
     ) -> None:
@@ -80,9 +85,10 @@ class AgentEndpoints:
         self._waiters = waiters
         self.handover = Handover(waiters)
         self.feed = LogFeed()
-        self.logs = LogIntake(logs, sessions, self.feed, self._refuse)
+        self.logs = LogIntake(logs, sessions, self.feed, self._refuse, masks.masked)
         self.artifacts = artifacts
         self._log_limit = logs.limit
+        self._masks = masks
         self._clock = clock
         self._refusals = Refusals()
         self._note_booting = partial(signals.booting, key=key, installation=installation, refusals=self._refusals)
@@ -160,13 +166,15 @@ class AgentEndpoints:
             self._sessions.forget(_credential(request))
             return _say(410, {"error": "this node has ended"})
         reach("sync.before_answer")
-        session.attempts.update(order["attempt"] for order in answer.orders)
+        orders = await self._opened(session, answer.orders)
+        session.attempts.update(order["attempt"] for order in orders)
         session.attempts.difference_update(answer.acknowledged)
         self.logs.over(answer.acknowledged)
+        self._masks.forget(answer.acknowledged)
         return _say(
             200,
             {
-                "orders": answer.orders,
+                "orders": orders,
                 "stop": [{"attempt": id_, "why": why} for id_, why in answer.stop.items()],
                 "acknowledged": answer.acknowledged,
                 "logs": [{"attempt": id_, "offset": offset} for id_, offset in offsets.items()],
@@ -233,6 +241,18 @@ class AgentEndpoints:
             finally:
                 self.handover.withdraw(waiter)
                 self._waiters.leave(waiter)
+
+    async def _opened(self, session: Session, orders: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The orders as this node may have them: only here, past every row and event, are secrets plain text. An attempt
+        whose secrets cannot be opened fails as the infrastructure's, and says why."""
+        found = []
+        for order in orders:
+            try:
+                found.append(self._masks.open(order))
+            except Unopenable as error:
+                failed = Result(order["attempt"], Outcome("start_failed", detail=str(error)))
+                await self._writer.awrite(lambda tx, failed=failed: accept(tx, session.node_id, [failed]))  # type: ignore[misc]
+        return found
 
     async def _refuse(self, session: Session, kind: str, reason: str, attempt_id: int | None = None) -> None:
         """On record once a minute of each node and kind."""

@@ -25,7 +25,7 @@ from orchestrator.agents.claims import AHEAD, Holder, Load, claim, holder, order
 from orchestrator.agents.results import Result, accept
 from orchestrator.fleet import leaving
 from orchestrator.jobs.outcomes import Artifacts, Control, Outcome
-from orchestrator.jobs.spec import EnvName, EnvValue
+from orchestrator.jobs.params import EnvName, EnvValue
 from orchestrator.model.states import AttemptState, NodeState
 from orchestrator.model.tables import Attempt, Job, Task, table
 from orchestrator.store.prepared import Prepared

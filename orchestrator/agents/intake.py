@@ -93,16 +93,19 @@ class LogIntake:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _append(self, attempt_id: int, offset: int, data: bytes) -> int:
-        data = self._kept(attempt_id, offset, data)
-        reach("log.before_append")
         if self._threads is None:
-            wanted = self._store.append(attempt_id, offset, data)
+            wanted = self._keep(attempt_id, offset, data)
         else:
             loop = asyncio.get_running_loop()
-            wanted = await loop.run_in_executor(self._threads, self._store.append, attempt_id, offset, data)
+            wanted = await loop.run_in_executor(self._threads, self._keep, attempt_id, offset, data)
         reach("log.after_append")
         self._feed.arrived(attempt_id)
         return wanted
+
+    def _keep(self, attempt_id: int, offset: int, data: bytes) -> int:
+        data = self._kept(attempt_id, offset, data)  # it may read the store, which may wait
+        reach("log.before_append")
+        return self._store.append(attempt_id, offset, data)
 
     def _settle(self, attempt_id: int) -> None:
         try:

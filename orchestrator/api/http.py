@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from orchestrator import __version__
 from orchestrator.api import (
     artifacts,
+    clients,
     clouds,
     events,
     jobs,
@@ -23,9 +24,11 @@ from orchestrator.api import (
     plan,
     pools,
     problems,
+    schemas,
     session,
     shares,
     system,
+    templates,
     tokens,
     users,
 )
@@ -43,7 +46,10 @@ DESCRIPTION = (
     "docs/people.md says which role may do what."
 )
 PUBLIC = (system.public, session.public)
-GUARDED = (plan, jobs, logs, artifacts, pools, nodes, clouds, events, notify, shares, system, session, users, tokens)
+GUARDED = (
+    plan, jobs, logs, artifacts, templates, clients, pools, nodes, clouds, events, notify, shares, schemas, system,
+    session, users, tokens,
+)  # fmt: skip
 
 
 def build(master: Master) -> FastAPI:

@@ -19,6 +19,8 @@ from orchestrator.api.shapes import (
     CancelOut,
     ExplanationOut,
     JobOut,
+    JobParamOut,
+    JobParamsOut,
     JobWithRunsOut,
     Limit,
     Page,
@@ -31,10 +33,10 @@ from orchestrator.api.shapes import (
 from orchestrator.app import Master
 from orchestrator.faultpoints import reach
 from orchestrator.fleet.explain import explain_job
-from orchestrator.jobs import spec
+from orchestrator.jobs import layers, spec
 from orchestrator.jobs.cancel import cancel
 from orchestrator.jobs.rerun import Rerun, rerun
-from orchestrator.jobs.submit import Submitted, submit
+from orchestrator.jobs.submit import Launch, Submitted, submit
 from orchestrator.model.states import JOB_OPEN, JobState, TaskState
 from orchestrator.people.roles import Permission, Role
 from orchestrator.store import queries
@@ -48,7 +50,12 @@ QUICK = 64 << 10  # bytes of a job file that is checked on the event loop: a lar
 DOCUMENT = {
     "required": True,
     "content": {
-        "application/json": {"schema": {"type": "object", "description": "a job file"}},
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "description": "a job file, or {file: a job file or its text, params: values that win over the file's}",
+            }
+        },
         "application/yaml": {"schema": {"type": "string", "description": "a job file"}},
     },
 }
@@ -102,15 +109,14 @@ async def _submitted(request: Request) -> Response:
     dry = request.query_params.get("dry_commands", "false")
     if dry not in ("true", "false"):
         raise Problem(422, "The request is not valid", f"dry_commands is {dry!r}; write true or false")
-    job = await read_job(request)
+    job, params = await read_job(request)
     if not who.sees(job.client):
         told = f"{who.actor} is limited to client {who.client}; write client: {who.client}"
         raise Problem(403, "Not allowed", told, [FieldProblem(path="client", message=told)])
     origin = f"from {address_of(request.scope)}"
     reach("submit.before_write")
-    done = await master.writer.awrite(
-        lambda tx: submit(tx, job, actor=who.actor, idempotency_key=key, origin=origin, dry_commands=dry == "true")
-    )
+    launch = Launch(params, seal=master.vault.seal, origin=origin, dry_commands=dry == "true")
+    done = await master.writer.awrite(lambda tx: submit(tx, job, actor=who.actor, idempotency_key=key, launch=launch))
     reach("submit.before_answer")
     body = orjson.dumps({"id": done.job_id, "repeated": done.repeated})
     return Response(body, 200 if done.repeated else 201, media_type="application/json")
@@ -181,6 +187,22 @@ def list_attempts(
     return Page(items=[AttemptOut(**row) for row in rows], next=rows[-1]["id"] if len(rows) == limit else None)
 
 
+@router.get("/{job_id}/params")
+@needs(Role.VIEWER, of_client=True)
+def list_params(master: MasterDep, who: Who, job_id: RowId) -> JobParamsOut:
+    """The parameters that the job has, and who gave each; secrets are masked."""
+    with master.engine.connect() as connection:
+        get_job(connection, who, job_id)
+        found = queries.params_of_job(connection, job_id)
+    if found is None:
+        raise not_found("job", job_id)
+    items = [
+        JobParamOut(name=name, value=layers.shown(value), secret=not isinstance(value, str), source=source)
+        for name, value, source in found
+    ]
+    return JobParamsOut(precedence=list(layers.PRECEDENCE), items=items)
+
+
 @router.get("/{job_id}/explain")
 @needs(Role.VIEWER, of_client=True)
 def explain(master: MasterDep, who: Who, job_id: RowId) -> ExplanationOut:
@@ -219,7 +241,7 @@ async def rerun_job(
     idempotency_key: Annotated[str | None, Header(max_length=LONGEST_KEY)] = None,
 ) -> SubmittedOut:
     """Do an ended job again, as a new job: all of it, or only some tasks and what needs them, the others kept."""
-    asked = Rerun(body.from_, body.failed, body.params)
+    asked = Rerun(body.from_, body.failed, body.params, master.vault.seal)
 
     def work(tx: Tx) -> Submitted:
         job = get_job(tx.connection, who, job_id)
@@ -231,11 +253,28 @@ async def rerun_job(
     return SubmittedOut(id=done.job_id, repeated=done.repeated)
 
 
-async def read_job(request: Request) -> spec.JobSpec:
-    """The checked job file of a request, a large one checked on a thread."""
-    document = await _document(request)
+async def read_job(request: Request) -> tuple[spec.JobSpec, dict[str, Any]]:
+    """The checked job file of a request, a large one checked on a thread, and the parameters of its launch."""
+    document, params = _unwrapped(await _document(request))
     large = int(request.headers.get("content-length", "0") or 0) > QUICK
-    return await asyncio.to_thread(spec.parse, document) if large else spec.parse(document)
+    return (await asyncio.to_thread(spec.parse, document) if large else spec.parse(document)), params
+
+
+def _unwrapped(document: str | bytes | dict[str, Any]) -> tuple[str | bytes | dict[str, Any], dict[str, Any]]:
+    """The job file and the parameters of its launch, from `{file: …, params: …}` or from the job file alone."""
+    if not isinstance(document, dict) or "file" not in document:
+        return document, {}
+    problems = [
+        (str(key), "unknown field; a submission has file and params") for key in document.keys() - {"file", "params"}
+    ]
+    file, params = document["file"], document.get("params", {})
+    if not isinstance(file, str | dict):
+        problems.append(("file", "must be a job file: its text or its document"))
+    if not isinstance(params, dict):
+        problems.append(("params", "must be a mapping of names to values"))
+    if problems:
+        raise spec.SpecError(problems)
+    return file, params
 
 
 async def _document(request: Request) -> str | bytes | dict[str, Any]:

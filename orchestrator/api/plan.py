@@ -110,7 +110,7 @@ class PlanOut(BaseModel):
 @needs(Role.OPERATOR, of_client=True)
 async def plan_job(master: MasterDep, who: Who, request: Request) -> PlanOut:
     """Check a job file and say what would be launched where, why, and at which price. Nothing is created."""
-    job = await read_job(request)
+    job, _ = await read_job(request)
     if not who.sees(job.client):
         told = f"{who.actor} is limited to client {who.client}; write client: {who.client}"
         raise Problem(403, "Not allowed", told, [FieldProblem(path="client", message=told)])

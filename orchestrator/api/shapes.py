@@ -11,7 +11,9 @@ from fastapi import Query
 from pydantic import BaseModel, BeforeValidator, Field, create_model
 
 from orchestrator.fleet.health import signals
-from orchestrator.jobs.spec import EnvName, EnvValue, Name
+from orchestrator.jobs.layers import Source
+from orchestrator.jobs.params import EnvName, EnvValue
+from orchestrator.jobs.spec import Name
 from providers.base import Verdict
 
 T = TypeVar("T")
@@ -48,6 +50,10 @@ class JobOut(BaseModel):
     finished_at: datetime | None
     cancel_requested_at: datetime | None
     rerun_of: int | None = Field(description="the job that it does again")
+    version: str | None = Field(description="SHA-256 of its canonical job file")
+    template: str | None = Field(description="the template it was launched from")
+    template_version: int | None = Field(description="and the number of the version")
+    template_version_id: int | None
 
 
 class JobWithRunsOut(JobOut):
@@ -63,6 +69,18 @@ class RerunIn(BaseModel):
     from_: Annotated[list[Annotated[str, Field(max_length=120)]], Field(alias="from", max_length=1000)] = []
     failed: bool = Field(False, description="what did not succeed, and all that needs it")
     params: dict[EnvName, EnvValue] = Field({}, description="over those of the job")
+
+
+class JobParamOut(BaseModel):
+    name: str
+    value: str = Field(description="*** for a secret")
+    secret: bool
+    source: Source | None = Field(description="who gave it; null for jobs of older masters")
+
+
+class JobParamsOut(BaseModel):
+    precedence: list[Source] = Field(description="who is further on wins")
+    items: list[JobParamOut]
 
 
 class ArtifactOut(BaseModel):

@@ -13,9 +13,9 @@ from orchestrator.api.auth import Who, needs
 from orchestrator.api.deps import MasterDep
 from orchestrator.api.problems import PROBLEMS, Problem, not_found
 from orchestrator.api.shapes import NO_NUL, Page
+from orchestrator.jobs.clients import client_id
 from orchestrator.jobs.duration import Duration
 from orchestrator.jobs.spec import Name
-from orchestrator.jobs.submit import client_id
 from orchestrator.people import tokens
 from orchestrator.people.roles import Role
 from orchestrator.store.writer import Tx

@@ -16,8 +16,8 @@ from orchestrator.api.problems import PROBLEMS, FieldProblem, Problem, not_found
 from orchestrator.api.session import NewPassword
 from orchestrator.api.shapes import NO_NUL, Page
 from orchestrator.app import Master
+from orchestrator.jobs.clients import client_id
 from orchestrator.jobs.spec import Name
-from orchestrator.jobs.submit import client_id
 from orchestrator.people import logins, passwords, users
 from orchestrator.people.roles import Role
 from orchestrator.store.writer import Tx

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ LARGEST_PAGE = 1000
 class Complaint(Exception):
     """An expected failure: what to tell on standard error, and the exit status."""
 
+    prefix = "error: "
+
     def __init__(self, *lines: str, status: int = 2) -> None:
         super().__init__("; ".join(lines))
         self.lines = lines
@@ -26,7 +28,11 @@ class Complaint(Exception):
 
 
 class Refused(Complaint):
-    """The master said no (4xx): asking the same again gives the same answer."""
+    """The master said no (4xx): asking the same again gives the same answer. `problems`: (path, message) of each field."""
+
+    def __init__(self, *lines: str, problems: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(*lines)
+        self.problems = problems
 
 
 class Unreachable(Complaint):
@@ -71,6 +77,9 @@ class Client:
 
     def post(self, path: str, body: object = None, headers: Mapping[str, str] | None = None, **query: Any) -> Any:
         return self._json(self.call("POST", path, query, body, headers))
+
+    def put(self, path: str, body: object) -> Any:
+        return self._json(self.call("PUT", path, {}, body))
 
     def patch(self, path: str, body: object) -> Any:
         return self._json(self.call("PATCH", path, {}, body))
@@ -144,7 +153,8 @@ class Client:
             return response
         try:
             problem = response.json()
-            lines = [f"{item['path']}: {item['message']}" for item in problem.get("errors") or []]
+            problems = [(str(item["path"]), str(item["message"])) for item in problem.get("errors") or []]
+            lines = [f"{path}: {message}" for path, message in problems]
             lines = lines or [str(problem["detail"])]
         except (ValueError, KeyError, TypeError, AttributeError):
             answer = f"HTTP {response.status_code} {response.headers.get('content-type', '')}".rstrip()
@@ -153,7 +163,7 @@ class Client:
             raise Unreachable(*lines)
         if response.status_code == 401 and self._token_hint:
             lines = [f"{lines[0].partition(':')[0]}; {self._token_hint}"]
-        raise Refused(*lines)
+        raise Refused(*lines, problems=problems)
 
     def _json(self, response: httpx.Response) -> Any:
         try:

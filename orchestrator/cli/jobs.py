@@ -46,9 +46,10 @@ def show(
     state: Annotated[str | None, typer.Option(help="only tasks that are so: failed, running, …")] = None,
     limit: Annotated[int, typer.Option(min=1, help="most tasks listed one by one; of more there is a summary")] = LISTED,
 ) -> None:
-    """One job with its tasks (in JSON: `task_list`, and `task_summary` by name)."""
+    """One job with its tasks (in JSON: `task_list`, and `task_summary` by name) and its parameters (`params`)."""
     found = session.api.get(f"jobs/{job}")
     summary = session.api.get(f"jobs/{job}/tasks/summary")
+    params = session.api.get(f"jobs/{job}/params")["items"]
     chosen = name is not None or state is not None
     many = found["tasks"] > limit and not chosen
     page = session.api.page(
@@ -65,6 +66,8 @@ def show(
                 ("state", found["state"]),
                 ("reason", found["reason"]),
                 ("token", found["token"]),
+                ("template", f"{found['template']}, version {found['template_version']}" if found["template"] else None),
+                ("version", found["version"]),
                 ("rerun of", ", again of ".join(map(str, found["runs_before"]))),
                 ("rerun by", ", ".join(map(str, found["reruns"]))),
                 ("tasks", f"{found['tasks'] - found['open_tasks']} of {found['tasks']} ended"),
@@ -82,8 +85,12 @@ def show(
             table(columns, map(_task_row, tasks), "It has no such tasks." if chosen else "It has no tasks.")
         if page["next"]:
             say(f"there are more; --limit {limit * 10} shows more of them")
+        if params:
+            print()
+            rows = [(each["name"], each["value"], each["source"]) for each in params]
+            table(("parameter", "value", "from"), rows, "It has no parameters.")
 
-    session.show({**found, "task_list": tasks, "task_summary": summary}, text)
+    session.show({**found, "task_list": tasks, "task_summary": summary, "params": params}, text)
 
 
 command(app, "logs")(logs)

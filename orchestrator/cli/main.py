@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import clouds, jobs, nodes, notify, pools, shares, tokens, users
+from orchestrator.cli import clients, clouds, jobs, nodes, notify, pools, secrets, shares, templates, tokens, users
 from orchestrator.cli.audit import audit
 from orchestrator.cli.demo import demo
 from orchestrator.cli.doctor import doctor
@@ -58,17 +58,20 @@ app.command("simulate")(simulate)
 command(app, "submit")(submit)
 app.add_typer(jobs.app, name="job")
 command(jobs.app, "notifications")(notify.job_notifications)
+app.add_typer(templates.app, name="template")
+app.add_typer(clients.app, name="client")
+command(clients.app, "notify")(notify.client_notify)
 app.add_typer(pools.app, name="pool")
 app.add_typer(nodes.app, name="node")
 app.add_typer(clouds.app, name="cloud")
-command(notify.clients, "weight")(shares.weight)
-command(notify.clients, "priority")(shares.priority)
-app.add_typer(notify.clients, name="client")
+command(clients.app, "weight")(shares.weight)
+command(clients.app, "priority")(shares.priority)
 app.add_typer(notify.app, name="notify")
 app.add_typer(users.app, name="user")
 app.add_typer(tokens.app, name="token")
 command(app, "doctor")(doctor)
 command(app, "audit")(audit)
+app.add_typer(secrets.app, name="secrets")
 app.command("backup")(backup)
 app.command("restore")(restore)
 app.command("migrate")(migrate)

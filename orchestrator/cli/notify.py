@@ -12,7 +12,6 @@ from orchestrator.cli.render import ago, table
 from orchestrator.cli.session import Session, command
 
 app = typer.Typer(no_args_is_help=True, help="Notifications: the secret that signs them, and a trial.")
-clients = typer.Typer(no_args_is_help=True, help="Clients: who hears of their jobs.")
 Place = Annotated[str, typer.Argument(metavar="URL|ADDRESS", help="a webhook's URL, or an e-mail address")]
 SecretName = Annotated[str | None, typer.Option(metavar="NAME", help="sign with the client's secret of this name")]
 
@@ -56,7 +55,6 @@ def test(
         raise typer.Exit(1)
 
 
-@command(clients, "notify")
 def client_notify(
     session: Session,
     name: Annotated[str, typer.Argument(metavar="CLIENT", help="name of a client")],

@@ -162,7 +162,7 @@ def with_complaints(work: Callable[[], None]) -> None:
         work()
     except Complaint as complaint:
         for line in complaint.lines:
-            say(f"error: {line}")
+            say(f"{complaint.prefix}{line}")
         raise typer.Exit(complaint.status) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

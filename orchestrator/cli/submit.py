@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from datetime import date
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -26,25 +22,27 @@ from orchestrator.cli.waiting import (
 )
 
 TRIES = 3
+Wait = Annotated[bool, typer.Option("--wait", help="until it has ended; the exit status says how")]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key", "--idempotency-key", metavar="KEY", help="asking again with this key gives the same job, not another"
+    ),
+]
 
 
 def submit(
     session: Session,
     file: Annotated[str, typer.Argument(metavar="FILE", help="job file, YAML or JSON; - for standard input")],
     param: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="a parameter; wins over the file's")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="until it has ended; the exit status says how")] = False,
+    wait: Wait = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="submit nothing; show what would run where, why, and at which price")
     ] = False,
     dry_commands: Annotated[
         bool, typer.Option("--dry-commands", help="run `sleep 1` in place of each command, and all else as ever")
     ] = False,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            "--key", "--idempotency-key", metavar="KEY", help="asking again with this key gives the same job, not another"
-        ),
-    ] = None,
+    key: Key = None,
     quiet: Quiet = False,
     wait_timeout: WaitTimeout = None,
     on_interrupt: OnInterruptOption = None,
@@ -56,8 +54,14 @@ def submit(
     waiting and the job goes on.
     """
 
+    from orchestrator.cli.jobfile import JobFile
+
+    job_file = JobFile(file)
+
     def document() -> dict[str, Any]:
-        return _merged(_read(file), param or [])  # type: ignore[no-any-return]
+        given = params_of(param or [])
+        sendable = job_file.sendable()
+        return {"file": sendable, "params": given} if given else sendable
 
     if dry_run:
         from orchestrator.cli.plan import show_plan
@@ -66,7 +70,7 @@ def submit(
         return
     how = (quiet, wait_timeout, on_interrupt)
     query = {"dry_commands": "true"} if dry_commands else {}
-    create(session, "jobs", document, key, wait=wait, how=how, **query)
+    create(session, "jobs", document, key, wait=wait, how=how, told=job_file.told, **query)
 
 
 def create(
@@ -77,18 +81,24 @@ def create(
     *,
     wait: bool,
     how: tuple[bool, str | None, OnInterrupt | None],
+    told: Callable[[], AbstractContextManager[None]] = nullcontext,
     **query: str,
 ) -> None:
-    """Make a job of what `document` gives, print its number, and wait for its end where that is wanted."""
+    """Make a job of what `document` gives, print its number, and wait for its end where that is wanted. In `told` a refusal
+    may become what its person understands."""
     key = key or str(uuid.uuid4())
     if not wait:
-        done = _post(session, path, document(), key, query)
+        asked_for = document()
+        with told():
+            done = _post(session, path, asked_for, key, query)
         _tell_repeated(done)
         session.show(done, lambda: print(done["id"]))
         return
     asked = How.asked(*how)
     with with_statuses_above():
-        done = _patiently_posted(session, path, document(), key, query, asked)
+        asked_for = document()
+        with told():
+            done = _patiently_posted(session, path, asked_for, key, query, asked)
         if not asked.quiet:
             _tell_repeated(done)
         if not (session.json or asked.quiet):
@@ -129,25 +139,6 @@ def _tell_repeated(done: dict[str, Any]) -> None:
         say(f"job {done['id']} was submitted before with this idempotency key; nothing new was created")
 
 
-def _read(file: str) -> Any:
-    """The document in a job file. Raises Complaint."""
-    from orchestrator.cli.client import Complaint
-
-    try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        raise Complaint(f"{file}: cannot be read ({error.strerror}); name a job file, or - for standard input") from error
-    if data.lstrip()[:1] == b"{":
-        with suppress(ValueError):
-            return json.loads(data)  # JSON may be indented with tabs, YAML may not
-    from orchestrator.jobs.spec import SpecError, read_yaml
-
-    try:
-        return read_yaml(data)
-    except SpecError as error:
-        raise Complaint(*(f"{file}: {path}: {message}" for path, message in error.problems)) from error
-
-
 def params_of(pairs: list[str]) -> dict[str, str]:
     """What `--param KEY=VALUE` said. Raises Complaint."""
     from orchestrator.cli.client import Complaint
@@ -159,36 +150,3 @@ def params_of(pairs: list[str]) -> dict[str, str]:
             raise Complaint(f"--param: {pair!r} is not KEY=VALUE; write one such as REGION=eu")
         given[key] = value
     return given
-
-
-def _merged(document: Any, pairs: list[str]) -> Any:
-    """The document with the launch's parameters over its own, as JSON can say it. Raises Complaint."""
-    from orchestrator.cli.client import Complaint
-
-    if not isinstance(document, dict):
-        raise Complaint("$: a job file is a mapping; begin with name:, client: and run: or tasks:")
-    if given := params_of(pairs):
-        own = document.get("params") or {}
-        if not isinstance(own, dict):
-            raise Complaint("params: must be a mapping of names to values; mend it")
-        document = {**document, "params": {**own, **given}}
-    try:
-        if problems := list(_not_json("$", document)):
-            raise Complaint(*problems)
-        json.dumps(document, allow_nan=False)
-    except (ValueError, RecursionError) as error:
-        raise Complaint(f"$: cannot be sent ({error}); mend the file") from error
-    return document
-
-
-def _not_json(path: str, value: object) -> Iterator[str]:
-    """What YAML can say and JSON cannot: most often a date that was meant as text."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _not_json(f"{path}.{key}", item)
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            yield from _not_json(f"{path}[{i}]", item)
-    elif isinstance(value, date | bytes | set):
-        kind = type(value).__name__
-        yield f"{path.removeprefix('$.')}: {value!s:.40} is not text but a {kind}; put it in quotes"

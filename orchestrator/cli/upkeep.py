@@ -22,13 +22,14 @@ def on_the_database(work: Callable[P, None]) -> Callable[P, None]:
         def told() -> None:
             from orchestrator.backup import BackupRefused
             from orchestrator.cli.client import Complaint
+            from orchestrator.jobs.secrets import Unopenable
             from orchestrator.store.engine import StoreInUse
             from orchestrator.store.migrate import SchemaTooNew, UnknownRevision
             from orchestrator.store.trouble import trouble_of
 
             try:
                 work(*args, **kwargs)
-            except (StoreInUse, SchemaTooNew, UnknownRevision, BackupRefused) as error:
+            except (StoreInUse, SchemaTooNew, UnknownRevision, BackupRefused, Unopenable) as error:
                 raise Complaint(str(error)) from error
             except Exception as error:
                 if (trouble := trouble_of(error)) is None:
@@ -45,7 +46,7 @@ def backup(
     file: Annotated[Path, typer.Argument(help="the file to write; it holds secrets, and only its owner may read it")],
     config: ConfigFile = None,
 ) -> None:
-    """Copy the database, the master's key and its first token into a file, while the master runs."""
+    """Copy the database, the master's keys and its first token into a file, while the master runs."""
     from orchestrator.backup import back_up
 
     manifest = back_up(load_settings(config), file)

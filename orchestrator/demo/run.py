@@ -19,7 +19,7 @@ import httpx
 from orchestrator.demo.show import Show
 from orchestrator.demo.stage import Stage, StageFailed, free_port, stage
 from orchestrator.demo.verify import differences, expected_report
-from orchestrator.jobs.spec import read_yaml
+from orchestrator.jobs.spec import read
 
 PORT = 8642
 WITHIN_S = 100.0
@@ -137,8 +137,8 @@ def submit_all(here: Stage, results: Path) -> list[int]:
 def main_jobs(results: Path) -> list[dict[str, Any]]:
     """The examples, for two clients: three jobs that want five machines of a pool that may have four."""
     examples = examples_dir()
-    report = read_yaml((examples / "trace-report.yaml").read_text())
-    hello = read_yaml((examples / "hello.yaml").read_text())
+    report = read((examples / "trace-report.yaml").read_text())
+    hello = read((examples / "hello.yaml").read_text())
     jobs = []
     for client, trace in TRACES.items():
         (results / client).mkdir(parents=True, exist_ok=True)

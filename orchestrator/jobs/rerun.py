@@ -6,18 +6,18 @@ The new job is a copy of the old one's rows, so it is the same work, whatever be
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import insert, select
 
-from orchestrator.jobs import progress, turns
+from orchestrator.jobs import layers, progress, turns
 from orchestrator.jobs.expansion import written
 from orchestrator.jobs.fits import Needs
 from orchestrator.jobs.graph import some
 from orchestrator.jobs.spec import SpecError, asked_in
-from orchestrator.jobs.submit import Submitted, earlier_with, scoped_token
+from orchestrator.jobs.submit import Submitted, earlier_with, no_vault, scoped_token
 from orchestrator.model.states import JobState, TaskState
 from orchestrator.model.tables import Client, Job, Pool, Task, TaskNeed, table
 from orchestrator.store.writer import Tx
@@ -39,6 +39,7 @@ class Rerun:
     from_: Sequence[str] = ()
     failed: bool = False
     params: Mapping[str, str] = field(default_factory=dict)
+    seal: Callable[[str], str] = no_vault
 
     @property
     def partial(self) -> bool:
@@ -101,10 +102,12 @@ def _client(tx: Tx, client_id: int) -> str:
 
 
 def _store_job(tx: Tx, old: Any, asked: Rerun, open_tasks: int, actor: str, key: str | None) -> tuple[int, str | None]:
-    params = {**old.params, **asked.params}
+    given = {name: layers.kept_as(old.params.get(name), value, asked.seal) for name, value in asked.params.items()}
+    sources = {**old.spec.get("params_from", {}), **dict.fromkeys(given, "launch")}
+    params = {**old.params, **given}
     values = dict(old._mapping) | {
         **dict.fromkeys(("started_at", "finished_at", "cancel_requested_at", "token")),
-        "spec": {**old.spec, "params": params} if asked.params else old.spec,
+        "spec": {**old.spec, "params_from": sources} if given else old.spec,
         "params": params,
         "rerun_of": old.id,
         "turn": 0.0,

@@ -6,12 +6,16 @@ refused, never ignored.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import reprlib
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
+import orjson
 import yaml
 from pydantic import (
     AfterValidator,
@@ -30,6 +34,8 @@ from orchestrator.jobs.fits import PLAIN, Needs
 from orchestrator.jobs.loader import Loader
 from orchestrator.jobs.memory import Memory
 from orchestrator.jobs.notify import MOST, Notify
+from orchestrator.jobs.params import EnvName, EnvValue, Param
+from orchestrator.jobs.schedule import Schedule
 
 
 def _relative(pattern: str) -> str:
@@ -43,8 +49,6 @@ def _relative(pattern: str) -> str:
 NeedName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}(\[\d{1,9}\])?$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 TokenText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._$-]{1,100}$")]
-EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
-EnvValue = Annotated[str, StringConstraints(max_length=32_768)]
 Scalar = Annotated[str, StringConstraints(max_length=32_768, strict=True)] | bool | int | float
 ArtifactPattern = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_relative)]
 ExitCode = Annotated[int, Field(strict=True, ge=-255, lt=1 << 31)]
@@ -55,6 +59,8 @@ Operation = Literal["deploy", "undeploy", "deploy_and_undeploy"]
 MAX_TASKS = graph.MAX_TASKS
 DEEPEST = 40
 MOST_VALUES = 2_000_000
+ITS_OWN = ("run", "artifacts", "artifacts_on")
+"""What a job of one task may say without `tasks:`."""
 SIZES = ("DEFAULT", "SMALL", "MEDIUM", "LARGE")
 _OLD_KEYS = {
     "NODE_ACCESS_TOKEN": "token",
@@ -202,7 +208,9 @@ class JobSpec(_Target):
 
     name: Name
     client: Name
-    params: dict[EnvName, EnvValue] = {}
+    description: Annotated[str, StringConstraints(max_length=10_000)] | None = None
+    schedule: Schedule | None = None
+    params: dict[EnvName, Param] = {}
     priority: Annotated[int, Field(strict=True, ge=-1000, le=1000)] = 0
     notify: Annotated[list[Notify], Field(max_length=MOST)] = []
     tasks: Annotated[list[TaskSpec], Field(min_length=1, max_length=MAX_TASKS)]
@@ -214,7 +222,7 @@ class JobSpec(_Target):
             if "tasks" in data:
                 raise ValueError("run and tasks exclude each other; move the command into a task")
             data = dict(data)
-            its_own = {key: data.pop(key) for key in ("run", "artifacts", "artifacts_on") if key in data}
+            its_own = {key: data.pop(key) for key in ITS_OWN if key in data}
             data["tasks"] = [{"name": data.get("name", "main"), **its_own}]
         return data
 
@@ -224,6 +232,16 @@ class JobSpec(_Target):
         if problems:
             raise SpecError(problems)
         return self
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The canonical document: short forms written out, defaults left out. It is a job file, too."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    @cached_property
+    def version(self) -> str:
+        """SHA-256 of the canonical document, by which this very job file is known."""
+        return hashlib.sha256(orjson.dumps(self.document, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     def needs_of(self, task: TaskSpec) -> Needs:
         """What the task needs of its node: its own values first, then the job's."""
@@ -242,7 +260,7 @@ class JobSpec(_Target):
 def parse(document: str | bytes | Mapping[str, Any]) -> JobSpec:
     """A checked job file from YAML or JSON text, or from a document already read. Raises SpecError."""
     if isinstance(document, str | bytes):
-        document = read_yaml(document)
+        document = read(document)
     if not isinstance(document, Mapping):
         raise SpecError([("$", "a job file is a mapping; begin with name:, client: and run: or tasks:")])
     problems: list[tuple[str, str]] = []
@@ -261,7 +279,11 @@ def asked_in(document: Mapping[str, Any]) -> Infrastructure:
     return _Target.model_validate({name: document[name] for name in _Target.model_fields.keys() & document.keys()}).asked
 
 
-def read_yaml(text: str | bytes) -> Any:
+def read(text: str | bytes) -> Any:
+    """The document in YAML or JSON text. Raises SpecError."""
+    if text.lstrip()[:1] in ("{", b"{"):
+        with suppress(ValueError, RecursionError):
+            return json.loads(text)  # JSON may be indented with tabs, YAML may not
     try:
         return yaml.load(text, Loader=Loader)  # noqa: S506
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select
 
-from orchestrator.jobs import admission, graph, progress, turns
+from orchestrator.jobs import admission, graph, layers, progress, turns
+from orchestrator.jobs.clients import client_id, params_of
 from orchestrator.jobs.expansion import Element
 from orchestrator.jobs.fits import Needs
+from orchestrator.jobs.params import ParamValue
 from orchestrator.jobs.spec import SIZES, Infrastructure, JobSpec, SpecError, TaskSpec
 from orchestrator.model.states import JobState, TaskState
-from orchestrator.model.tables import Client, Job, Pool, Task, TaskNeed, table
+from orchestrator.model.tables import Client, ClientParam, Job, Pool, Task, TaskNeed, table
 from orchestrator.store.prepared import Prepared
 from orchestrator.store.writer import Tx
 
 jobs, tasks, needs, pools, clients = (table(m) for m in (Job, Task, TaskNeed, Pool, Client))
+client_params = table(ClientParam)
 _insert_task = Prepared(
     insert(tasks).returning(tasks.c.id),
     ("job_id", "name", "kind", "spec", "token", "pool_id", "priority", "state", "reason", "waiting_on", "queued_at",
@@ -33,10 +36,11 @@ _insert_special_task = Prepared(
 _insert_job = Prepared(
     insert(jobs).returning(jobs.c.id),
     ("name", "client_id", "spec", "operation", "params", "priority", "turn", "dry_run", "state", "reason", "tasks",
-     "open_tasks", "idempotency_key", "submitted_by", "submitted_at"),
+     "open_tasks", "idempotency_key", "submitted_by", "submitted_at", "version", "template_version_id"),
 )  # fmt: skip
+_has_params = select(client_params.c.id).where(client_params.c.client_id == clients.c.id).exists().label("has_params")
 _client_by_name = Prepared(
-    select(clients.c.id, clients.c.weight, clients.c.priority).where(clients.c.name == bindparam("name"))
+    select(clients.c.id, clients.c.weight, clients.c.priority, _has_params).where(clients.c.name == bindparam("name"))
 )
 
 Edges = Sequence[tuple[int, int]]
@@ -48,29 +52,41 @@ class Submitted:
     repeated: bool = False
 
 
-def submit(
-    tx: Tx,
-    spec: JobSpec,
-    *,
-    actor: str,
-    idempotency_key: str | None = None,
-    origin: str | None = None,
-    dry_commands: bool = False,
-) -> Submitted:
+def no_vault(_: str) -> str:
+    raise TypeError("a secret parameter needs a Launch with `seal`")
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a submission brings beside the job file. `seal` encrypts a secret (`jobs.secrets.Vault`), `origin` says
+    where the call came from. With `dry_commands` each command is replaced by a short sleep when it is handed out, and all
+    else is as ever."""
+
+    params: Mapping[str, ParamValue] = field(default_factory=dict)
+    template_version_id: int | None = None
+    seal: Callable[[str], str] = no_vault
+    origin: str | None = None
+    dry_commands: bool = False
+
+
+PLAIN = Launch()
+"""A job file and nothing else."""
+
+
+def submit(tx: Tx, spec: JobSpec, *, actor: str, idempotency_key: str | None = None, launch: Launch = PLAIN) -> Submitted:
     """Store a job with its tasks, open what it deploys at once, and wake who can run it.
 
     The same idempotency key gives the client's job of the first call. Raises SpecError for a pool or size that is not
-    there; nothing is created then. `origin` says where the call came from. With `dry_commands` each command is replaced
-    by a short sleep when it is handed out, and all else is as ever.
+    there, and for parameters that are missing or do not fit; nothing is created then.
     """
     if (earlier := earlier_with(tx, idempotency_key, spec.client)) is not None:
         return earlier
     known = check_pools(tx.connection, spec)
     made, edges = graph.stored(spec.tasks)
     queued = _Queued.now(tx, spec, known, made)
-    job_id = _store_job(tx, spec, queued, actor, idempotency_key, dry_commands)
+    job_id = _store_job(tx, spec, queued, actor, idempotency_key, launch)
     ready, undecided = _store_tasks(tx, spec, queued, job_id, known, made, edges)
-    tx.record("job", job_id, None, JobState.QUEUED, "submitted", origin, actor, {"job_id": job_id})
+    tx.record("job", job_id, None, JobState.QUEUED, "submitted", launch.origin, actor, {"job_id": job_id})
     target = placed(spec.asked, spec, job_id, known)
     if progress.deploys(target):
         progress.open_deployment(tx, job_id, None, target)
@@ -80,17 +96,18 @@ def submit(
 
 @dataclass(frozen=True, slots=True)
 class _Queued:
-    """Who queues the job's tasks, what each needs, and the turns of those that are queued at once and share nodes."""
+    """Who queues the job's tasks, with the client's parameters, what each task needs, and the turns of those that are
+    queued at once and share nodes."""
 
     sharer: turns.Sharer
+    of_client: Sequence[layers.OfClient]
     needs: Sequence[Needs]
     turns: Sequence[float]
     after: float  # where the client's next task is to stand
 
     @classmethod
     def now(cls, tx: Tx, spec: JobSpec, known: Mapping[str, Mapping[str, Any]], made: Sequence[Element]) -> _Queued:
-        id_, weight, base = _client(tx, spec.client)
-        sharer = turns.Sharer(id_, weight, base + spec.priority)
+        sharer, of_client = _client(tx, spec)
         needs = [spec.needs_of(element.task) for element in made]
         mine = [i for i, element in enumerate(made) if _shares(spec, element.task)]
         given, after = [0.0] * len(made), 0.0
@@ -100,7 +117,7 @@ class _Queued:
             shared, after = turns.give(tx, sharer, wishes)
             for i, turn in zip(mine, shared, strict=True):
                 given[i] = turn
-        return cls(sharer, needs, given, after)
+        return cls(sharer, of_client, needs, given, after)
 
 
 def _shares(spec: JobSpec, task: TaskSpec) -> bool:
@@ -161,18 +178,24 @@ def _check_against_pools(spec: JobSpec, known: Mapping[str, Mapping[str, Any]]) 
         raise SpecError([p for p in problems if p[0].startswith("infrastructure") or p[1] not in inherited])
 
 
-def _store_job(tx: Tx, spec: JobSpec, queued: _Queued, actor: str, idempotency_key: str | None, dry_commands: bool) -> int:
+def _store_job(tx: Tx, spec: JobSpec, queued: _Queued, actor: str, idempotency_key: str | None, launch: Launch) -> int:
+    params = layers.NONE
+    if spec.params or queued.of_client or launch.params:
+        params = layers.effective(spec.params, queued.of_client, launch.params, launch.seal)
+    document = {key: value for key, value in spec.document.items() if key not in ("tasks", "params")}
+    if params.sources:
+        document["params_from"] = params.sources
     [row] = _insert_job.rows(
         tx.connection,
         {
             "name": spec.name,
             "client_id": queued.sharer.client_id,
-            "spec": spec.model_dump(mode="json", exclude_defaults=True, exclude={"tasks"}),
+            "spec": document,
             "operation": spec.asked.operation,
-            "params": spec.params,
+            "params": params.values,
             "priority": queued.sharer.priority,
             "turn": queued.after,
-            "dry_run": dry_commands,
+            "dry_run": launch.dry_commands,
             "state": JobState.QUEUED,
             "reason": "submitted",
             "tasks": len(queued.needs),
@@ -180,6 +203,8 @@ def _store_job(tx: Tx, spec: JobSpec, queued: _Queued, actor: str, idempotency_k
             "idempotency_key": idempotency_key,
             "submitted_by": actor,
             "submitted_at": tx.now,
+            "version": spec.version,
+            "template_version_id": launch.template_version_id,
         },
     )
     job_id: int = row.id
@@ -190,17 +215,13 @@ def _store_job(tx: Tx, spec: JobSpec, queued: _Queued, actor: str, idempotency_k
     return job_id
 
 
-def client_id(tx: Tx, name: str) -> int:
-    """The client of this name, made where there is none yet."""
-    return _client(tx, name)[0]
-
-
-def _client(tx: Tx, name: str) -> tuple[int, float, int]:
-    """Its id, weight and priority; it is made where it is new."""
-    if found := _client_by_name.rows(tx.connection, {"name": name}):
-        return found[0].id, found[0].weight, found[0].priority
-    new = insert(clients).values(name=name, weight=1.0, priority=0, created_at=tx.now).returning(clients.c.id)
-    return int(tx.connection.execute(new).scalar_one()), 1.0, 0
+def _client(tx: Tx, spec: JobSpec) -> tuple[turns.Sharer, list[layers.OfClient]]:
+    """How it shares, and its parameters where it has any: most have none, which costs no query."""
+    if found := _client_by_name.rows(tx.connection, {"name": spec.client}):
+        [row] = found
+        sharer = turns.Sharer(row.id, row.weight, row.priority + spec.priority)
+        return sharer, params_of(tx.connection, row.id) if row.has_params else []
+    return turns.Sharer(client_id(tx, spec.client), 1.0, spec.priority), []
 
 
 def _store_tasks(

@@ -92,6 +92,10 @@ class SimulatedCloud(FakeCloud):
         self._world.at(slow_s, lambda: self._show(id_, S.ENDED, fault, cause))
         self._world.at(slow_s + 900, lambda: self._forget(id_))
 
+    def ends_not_before(self, id_: str) -> float:
+        """Until when the cloud takes requests to end it and does nothing."""
+        return self._endless_until.get(id_, -1.0)
+
     def fail(self, id_: str) -> None:
         """The cloud shows it in error; it runs nothing and costs money until it is ended."""
         self.hosts[id_].off()
@@ -185,9 +189,7 @@ class SimulatedCloud(FakeCloud):
         self._begin("terminate")
         self.ended += ids
         for id_ in ids:
-            if self._endless_until.get(id_, -1.0) < self._world.now and not self._faults.strikes(
-                "terminate: without effect", id_
-            ):
+            if self.ends_not_before(id_) < self._world.now and not self._faults.strikes("terminate: without effect", id_):
                 self.end(id_)
         self._end("terminate")
 

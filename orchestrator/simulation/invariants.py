@@ -294,7 +294,9 @@ class Invariants:
                     since = self._unaccounted.get(instance.id, now)
                     unaccounted[instance.id] = since
                     counted[pool_of(instance)] -= instance.id not in cloud.extra
-                    undisturbed = max(since, self._run.undisturbed_since, cloud.disturbed_at)
+                    undisturbed = max(
+                        since, self._run.undisturbed_since, cloud.disturbed_at, cloud.ends_not_before(instance.id)
+                    )
                     if now > undisturbed + ORPHAN_GRACE_S + 60 + SLACK_S and self._somebody_watches():
                         raise Violation(
                             f"no machine without a row for longer than the grace: {instance.id} since {since:.0f} s"

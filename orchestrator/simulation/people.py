@@ -53,7 +53,7 @@ class People:
         for deed, chance in (
             (self._drain, float(plan.drains)),
             (self._drain, float(plan.drains) / 2),
-            (self._end_now, float(plan.drains) / 2),
+            *[(self._end_now, float(plan.drains) / 2)] * 3,
             (self._protect, 0.3),
             (self._lower_cap, 0.1),
             (self._raise_cap, 0.1),

@@ -40,8 +40,7 @@ def claims(before: Rows, now: Rows, documents: Documents) -> None:
         document = documents[job.name]
         states = {other.name: other.state for other in now.tasks.values() if other.job_id == job.id}
         [wanted] = [each for each in document["tasks"] if each["name"] == task.name]
-        allowed = ALLOWED[wanted.get("when", "ok").partition("(")[0]]
-        if open_needs := [need for need in wanted.get("needs", ()) if states[need] not in allowed]:
+        if open_needs := [need for need in wanted.get("needs", ()) if states[need] not in _allowed(wanted, need)]:
             raise Violation(f"a task waits for its needs: {task.name} of job {job.id} was claimed before {open_needs}")
         tries = {other.number: other for other in now.attempts.values() if other.task_id == task.id}
         last = tries.get(attempt.number - 1)
@@ -49,6 +48,14 @@ def claims(before: Rows, now: Rows, documents: Documents) -> None:
             raise Violation(
                 f"never_on is never tried again: task {task.id} ended with {last.exit_code} and was claimed again"
             )
+
+
+def _allowed(wanted: Mapping[str, Any], need: str) -> set[str]:
+    """The states of this need in which the task may run. One that its condition does not name has ended, no more."""
+    asks, _, of = wanted.get("when", "").partition("(")
+    if not asks:
+        return ALLOWED["ok"]
+    return ALLOWED[asks if of == f"{need})" else "finished"]
 
 
 def budgets(before: Rows, now: Rows, documents: Documents) -> None:

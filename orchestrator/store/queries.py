@@ -8,10 +8,25 @@ from typing import Any
 from sqlalchemy import Connection, Select, case, func, literal_column, or_, select
 
 from orchestrator.model.states import NODE_LIVE, TASK_ENDED, AttemptState, TaskState
-from orchestrator.model.tables import Artifact, Attempt, Client, Deployment, Event, Job, Launch, Node, Pool, Task, table
+from orchestrator.model.tables import (
+    Artifact,
+    Attempt,
+    Client,
+    Deployment,
+    Event,
+    Job,
+    Launch,
+    Node,
+    Pool,
+    Task,
+    Template,
+    TemplateVersion,
+    table,
+)
 
 jobs, tasks, attempts, nodes = (table(m) for m in (Job, Task, Attempt, Node))
 pools, clients, events, deployments, launches = (table(m) for m in (Pool, Client, Event, Deployment, Launch))
+templates, versions = table(Template), table(TemplateVersion)
 artifacts = table(Artifact)
 Rows = list[dict[str, Any]]
 ALLOWED = (
@@ -56,6 +71,15 @@ def reruns_of(connection: Connection, job_id: int, most: int = 100) -> list[int]
     """The jobs that did this one again."""
     query = select(jobs.c.id).where(jobs.c.rerun_of == job_id, jobs.c.id > job_id).order_by(jobs.c.id).limit(most)
     return list(connection.execute(query).scalars())
+
+
+def params_of_job(connection: Connection, job_id: int) -> list[tuple[str, Any, str | None]] | None:
+    """Name, value as stored, and who gave it; None where there is no such job."""
+    row = connection.execute(select(jobs.c.params, jobs.c.spec).where(jobs.c.id == job_id)).first()
+    if row is None:
+        return None
+    sources = row.spec.get("params_from", {})
+    return [(name, value, sources.get(name)) for name, value in sorted(row.params.items())]
 
 
 def list_tasks(
@@ -260,8 +284,13 @@ def _jobs() -> Select[Any]:
         .where(deployments.c.job_id == jobs.c.id, deployments.c.closed_at.is_(None))
         .scalar_subquery()
     )
-    named = select(*columns, clients.c.name.label("client"), waiting.label("waiting"))
-    return named.join(clients, clients.c.id == jobs.c.client_id)
+    template = (templates.c.name.label("template"), versions.c.number.label("template_version"))
+    named = select(*columns, clients.c.name.label("client"), waiting.label("waiting"), *template)
+    return (
+        named.join(clients, clients.c.id == jobs.c.client_id)
+        .join(versions, versions.c.id == jobs.c.template_version_id, isouter=True)
+        .join(templates, templates.c.id == versions.c.template_id, isouter=True)
+    )
 
 
 def _nodes() -> Select[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +16,10 @@ from theatre import Director, lines, until
 
 from orchestrator import backup
 from orchestrator.demo.stage import Stage, stage
+from orchestrator.jobs.secrets import Vault
 from orchestrator.model.tables import Attempt, Node, Task
+from orchestrator.settings import Settings
+from orchestrator.store.installation import installation_id
 from providers.base import TAG_LAUNCH
 
 QUICK = "look_s = 1\norphan_grace_s = 2"
@@ -103,13 +107,29 @@ def test_a_backup_of_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_backup_brings_the_keys_of_secrets_back_to_where_the_settings_keep_them(
+    migrated_sqlite: Path, tmp_path: Path, store_at: Any
+) -> None:
+    settings = Settings(data_dir=tmp_path / "data", secrets_key=tmp_path / "keys" / "of secrets")
+    settings.data_dir.mkdir()
+    shutil.copy(migrated_sqlite, settings.data_dir / "orchestrator.db")
+    store_at(settings.database).write(installation_id)
+    sealed = Vault(settings.secrets_file).seal("hunter2")
+    backup.back_up(settings, tmp_path / "file")
+    shutil.rmtree(tmp_path / "keys")
+    backup.restore(settings, tmp_path / "file", replace=True)
+    assert Vault(settings.secrets_file).open(sealed) == "hunter2"
+    assert settings.secrets_file.stat().st_mode & 0o777 == 0o600
+
+
 def test_postgresql_has_its_own_tools(tmp_path: Path) -> None:
     """The command names them, and hides the password."""
     done = orchestrator(
-        tmp_path, "backup", "file", database_url="postgresql://eo:secret@db/eo", data_dir=str(tmp_path / "data")
+        tmp_path, "backup", "file", database_url="postgresql://eo:hunter2@db/eo", data_dir=str(tmp_path / "data")
     )
     assert done.returncode == 2
-    assert "pg_dump" in done.stderr and "master.key" in done.stderr and "secret" not in done.stderr
+    assert "pg_dump" in done.stderr and "master.key" in done.stderr and "secrets.key" in done.stderr
+    assert "hunter2" not in done.stderr
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

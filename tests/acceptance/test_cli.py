@@ -259,8 +259,8 @@ def test_first_last_and_found_lines(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("document", "told"),
     [
-        ({"tasks": [{"name": "a", "run": "true", "needs": ["b"]}]}, "error: tasks[0].needs[0]: no task is named 'b'"),
-        ({"run": "true", "tiemout": "1h"}, "error: tiemout: unknown field"),
+        ({"tasks": [{"name": "a", "run": "true", "needs": ["b"]}]}, "bad.yaml:1: tasks[0].needs[0]: no task is named 'b'"),
+        ({"run": "true", "tiemout": "1h"}, "bad.yaml:1: tiemout: unknown field"),
         ({"run": "true", "infrastructure": {"pool": "nowhere", "count": 1}, "token": "t"}, "nowhere"),
     ],
     ids=["a need without a task", "an unknown field", "an unknown pool"],
@@ -277,11 +277,11 @@ def test_files_that_cannot_be_read_are_refused_before_the_master_is_asked(cli: C
     text = "name: x\nclient: acme\nrun: true\n"
     bad = {
         "nowhere.yaml": (None, "nowhere.yaml: cannot be read"),
-        "syntax.yaml": ("name: [x\nrun: y", "line 2"),
+        "syntax.yaml": ("name: [x\nrun: y", "syntax.yaml:2: $: not valid YAML"),
         "list.yaml": ("[]", "a job file is a mapping"),
         "date.yaml": (
             text + "params: {DAY: 2025-01-31}",
-            "params.DAY: 2025-01-31 is not text but a date; put it in quotes",
+            "date.yaml:4: params.DAY: 2025-01-31 is not text but a date; put it in quotes",
         ),
     }
     for name, (content, _) in bad.items():

@@ -17,12 +17,14 @@ from starlette.testclient import TestClient
 from orchestrator.agents.artifacts import LARGEST_PIECE, ArtifactIntake, Limits
 from orchestrator.agents.endpoints import LARGEST_BODY, AgentEndpoints
 from orchestrator.agents.intake import NO_MORE
+from orchestrator.agents.masks import Masks
 from orchestrator.agents.results import lose_attempts
 from orchestrator.agents.sessions import Sessions
 from orchestrator.agents.waiters import Waiters
 from orchestrator.files.local import LocalFiles, LocalLogs
 from orchestrator.fleet import leaving
 from orchestrator.fleet.secrets import enrolment_secret
+from orchestrator.jobs.secrets import Vault
 from orchestrator.model.states import LaunchState, NodeState
 from orchestrator.model.tables import Artifact, Attempt, Event, Job, Launch, Node, Task
 
@@ -87,8 +89,9 @@ def door(store: Any, tmp_path: Path) -> Iterator[Door]:
     logs = LocalLogs(tmp_path / "logs", LOG_LIMIT)
     sessions, files = Sessions(store.engine), LocalFiles(tmp_path / "files")
     artifacts = ArtifactIntake(store.writer, sessions, files, tmp_path / "uploads", Limits(file=1000, attempt=1500))
+    masks = Masks(store.engine, Vault(tmp_path / "secrets.key"), logs)
     endpoints = AgentEndpoints(
-        store.writer, sessions, Waiters(), logs, artifacts, store.clock, key=KEY, installation=INSTALLATION
+        store.writer, sessions, Waiters(), logs, artifacts, store.clock, masks=masks, key=KEY, installation=INSTALLATION
     )
     with TestClient(Starlette(routes=endpoints.routes())) as client:
         yield Door(store, client, logs, tmp_path)

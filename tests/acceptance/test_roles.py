@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from orchestrator.api.auth import make_token
 from orchestrator.api.http import GUARDED, PUBLIC, build
 from orchestrator.app import Master
-from orchestrator.jobs.submit import client_id
+from orchestrator.jobs.clients import client_id
 from orchestrator.people import logins, users
 from orchestrator.people.roles import Role
 from orchestrator.settings import Settings
@@ -140,3 +140,25 @@ def test_what_declares_nothing_is_for_admins(master: Master, callers: dict[str, 
         status = client.get("/api/v1/forgotten", headers=caller.headers).status_code
         let_in = caller.role is Role.ADMIN and not caller.limited
         assert status == (200 if let_in else 401 if caller.role is None else 403), name
+
+
+def test_another_client_s_templates_and_parameters_are_not_there(client: TestClient, callers: dict[str, Caller]) -> None:
+    free, limited = callers["token operator"].headers, callers["token operator-of-acme"].headers
+
+    def status(headers: dict[str, str], method: str, path: str, body: object = None) -> int:
+        return client.request(method, f"/api/v1/{path}", headers=headers, json=body).status_code
+
+    file = {"name": "theirs", "client": "globex", "run": "true"}
+    assert status(limited, "POST", "templates", {"file": file}) == 403
+    assert status(free, "POST", "templates", {"file": file}) == 201
+    assert status(free, "PUT", "clients/globex/params/KEY", {"value": "x"}) == 200
+    for method, path in TABLE:
+        if "{template}" in path or "/params/" in path or (path.endswith("}/params") and "clients" in path):
+            filled = path.replace("{template}", "theirs").replace("{name}", "globex").replace("{param}", "KEY")
+            bodies: dict[str, object] = {"rollback": {"version": "1"}, "launch": {}, "KEY": {"value": "x"}}
+            body = bodies.get(filled.rsplit("/", 1)[1]) if method in ("POST", "PUT") else None
+            assert status(limited, method, filled.removeprefix("/api/v1/").replace("{version}", "1"), body) == 404
+    for path in ("templates", "templates?client=globex", "clients"):
+        shown = client.get(f"/api/v1/{path}", headers=limited).json()["items"]
+        assert {item.get("client", item["name"]) for item in shown} <= {"acme"}
+    assert status(limited, "POST", "templates", {"file": {**file, "name": "ours", "client": "acme"}}) == 201

@@ -16,12 +16,14 @@ from starlette.applications import Starlette
 
 from orchestrator.agents.artifacts import ArtifactIntake, Limits
 from orchestrator.agents.endpoints import AgentEndpoints
+from orchestrator.agents.masks import Masks
 from orchestrator.agents.sessions import Sessions
 from orchestrator.agents.waiters import Waiters
 from orchestrator.files.base import FileStore, LogStore
 from orchestrator.files.local import LocalFiles, LocalLogs
 from orchestrator.fleet import deadlines
 from orchestrator.fleet.secrets import enrolment_secret
+from orchestrator.jobs.secrets import Vault
 from orchestrator.model.states import NodeState
 from orchestrator.model.tables import Attempt, Node, Task
 
@@ -123,6 +125,7 @@ def real_master(
     """`kept`: where logs and artifacts are kept, else in local folders."""
     waiters, loops, sessions = Waiters(), [], Sessions(store.engine)
     logs, files = kept or (LocalLogs(folder / "master-logs", log_limit), LocalFiles(folder / "master-files"))
+    masks = Masks(store.engine, Vault(folder / "secrets.key"), logs)
     endpoints = AgentEndpoints(
         store.writer,
         sessions,
@@ -130,6 +133,7 @@ def real_master(
         logs,
         ArtifactIntake(store.writer, sessions, files, folder / "uploads", Limits(1_000_000, 2_000_000)),
         store.clock,
+        masks=masks,
         key=KEY,
         installation=INSTALLATION,
     )

@@ -16,7 +16,7 @@ from orchestrator.settings import CloudSettings, Settings
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = [
     (path.name, text)
-    for path in (ROOT / "README.md", ROOT / "docs" / "jobs.md", ROOT / "docs" / "notifications.md")
+    for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("jobs", "notifications", "templates")))
     for text in re.findall(r"```yaml\n(.*?)```", path.read_text(), re.DOTALL)
 ]
 
@@ -42,11 +42,11 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 
 def test_every_command_is_documented_and_every_documented_one_is_there() -> None:
-    root = typer.main.get_command(app)
-    commands = set()
-    for name, command in root.commands.items():  # type: ignore[attr-defined]
+    def names(command: object, path: str) -> set[str]:
         inner = getattr(command, "commands", None)
-        commands |= {f"{name} {each}" for each in inner} if inner else {name}
+        return set().union(*(names(each, f"{path} {name}") for name, each in inner.items())) if inner else {path.strip()}
+
+    commands = names(typer.main.get_command(app), "")
     told = re.findall(r"^\| `([a-z -]+)` \|", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE)
     assert set(told) == commands
 
