@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
 MOST_MB = 1 << 30
 _UNITS = {"": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
@@ -22,4 +22,11 @@ def megabytes(value: Any) -> int:
     raise ValueError(f"{value!r} is not an amount of memory; write one such as 512M or 4G")
 
 
-Memory = Annotated[int, BeforeValidator(megabytes)]
+_SCHEMA = {
+    "anyOf": [
+        {"type": "number", "exclusiveMinimum": 0, "maximum": MOST_MB},
+        {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*[MmGgTt]?([Ii]?[Bb])?\s*$"},
+    ],
+    "description": "megabytes, or a number with M, G or T, such as 4G",
+}
+Memory = Annotated[int, BeforeValidator(megabytes), WithJsonSchema(_SCHEMA)]
