@@ -21,7 +21,7 @@ _folder = Path(os.environ[VARIABLE]) if VARIABLE in os.environ else None
 
 VERBS = ("launch", "instances", "impaired", "console", "terminate")
 """What the master asks of a cloud while it works: each has a point before and one after its call."""
-LOOPS = ("planner", "launcher", "watcher", "reaper", "due", "deadlines", "retention")
+LOOPS = ("planner", "launcher", "watcher", "reaper", "due", "deadlines", "retention", "notifier")
 
 POINTS: Mapping[str, str] = {
     "start.before_migrate": "the database is open, its schema not looked at",
@@ -46,6 +46,8 @@ POINTS: Mapping[str, str] = {
     "artifact.before_keep": "the file is whole and checked, and not in the store",
     "artifact.before_write": "it is in the store, and in no row",
     "artifact.before_answer": "its row is there, its agent does not know",
+    "notify.claimed": "messages are claimed, none is sent",
+    "notify.before_note": "messages were sent, nothing of it is written down",
     **{f"provider.{verb}.before": f"`{verb}` is about to be asked of a cloud" for verb in VERBS},
     **{f"provider.{verb}.after": f"a cloud has answered `{verb}`, nothing of it is written down" for verb in VERBS},
     **{f"loop.{name}.before": f"the {name} begins a step" for name in LOOPS},

@@ -87,7 +87,7 @@ def test_on_is_a_word_in_yaml() -> None:
     text = "name: j\nclient: c\nrun: 'true'\nparams: {COUNTRY: no}\nnotify:\n  - {email: a@b.org, on: [failed]}\n  - webhook: http://h/\n    on: always\n"
     job = parse(text)
     assert [wish.on for wish in job.notify] == [["failed"], ["always"]]
-    assert job.params == {"COUNTRY": "no"}
+    assert job.params["COUNTRY"].default == "no"
     assert [wish.document() for wish in job.notify] == [{"email": "a@b.org", "on": ["failed"]}, {"webhook": "http://h/"}]
 
 
