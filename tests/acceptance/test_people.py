@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MovableClock
+from conftest import MovableClock, Store
+from sqlalchemy import insert
 from starlette.testclient import TestClient
 
 from orchestrator.api.auth import make_token
 from orchestrator.api.http import build
 from orchestrator.app import Master
 from orchestrator.cli.serve import first_admin
+from orchestrator.model.tables import Artifact, Task, table
 from orchestrator.people.backoff import FREE, LONGEST_S, Backoff
 from orchestrator.people.passwords import LONGEST
 from orchestrator.people.roles import Role
@@ -332,12 +334,16 @@ def test_who_is_limited_to_a_client_sees_and_touches_nothing_else(
     acme = another(token(admin, "acme", client="acme"))
     assert [job["id"] for job in acme.get("/api/v1/jobs").json()["items"]] == [mine]
     assert acme.get("/api/v1/jobs", params={"client": "globex"}).json()["items"] == []
-    for path in ("", "/tasks", "/attempts", "/logs", "/explain"):
+    for path in ("", "/tasks", "/tasks/summary", "/attempts", "/logs", "/artifacts", "/notifications", "/explain"):
         assert acme.get(f"/api/v1/jobs/{mine}{path}").status_code == 200, path
         hidden = acme.get(f"/api/v1/jobs/{other}{path}")
         absent = acme.get(f"/api/v1/jobs/999{path}")
         assert (hidden.status_code, hidden.text.replace(str(other), "N")) == (404, absent.text.replace("999", "N")), path
-    assert acme.post(f"/api/v1/jobs/{other}/cancel").status_code == 404
+    for path in ("cancel", "rerun"):
+        assert acme.post(f"/api/v1/jobs/{other}/{path}", json={}).status_code == 404, path
+    assert acme.get(f"/api/v1/jobs/{other}/logs/stream").status_code == 404
+    assert acme.get("/api/v1/clients/globex/notify").status_code == 404
+    assert acme.post("/api/v1/clients/globex/notify", json={"webhook": "https://acme.test/"}).status_code in (404, 422)
     assert admin.get(f"/api/v1/jobs/{other}").json()["cancel_requested_at"] is None
     assert {event["job_id"] for event in acme.get("/api/v1/events").json()["items"]} == {mine}
     assert acme.get("/api/v1/events", params={"job_id": other}).json()["items"] == []
@@ -347,6 +353,20 @@ def test_who_is_limited_to_a_client_sees_and_touches_nothing_else(
     assert submit(acme, "acme", **{"Idempotency-Key": "globex"}).status_code == 422, "another client's key tells no id"
     assert submit(acme, "acme", **{"Idempotency-Key": "acme"}).json() == {"id": mine, "repeated": True}
     assert acme.post(f"/api/v1/jobs/{mine}/cancel").status_code == 200
+
+
+def test_another_client_s_artifact_is_not_there(
+    master: Master, admin: TestClient, another: Callable[..., TestClient], clock: MovableClock
+) -> None:
+    submit(admin, "globex")
+    store = Store(master.engine, clock)
+    (attempt,) = store.claim(store.node(store.pool()))
+    (task,) = store.rows(Task)
+    file = {"job_id": task.job_id, "task_id": task.id, "attempt_id": attempt, "path": "secret", "size": 1, "sha256": "0"}
+    store.write(lambda tx: tx.connection.execute(insert(table(Artifact)).values(**file, stored_at=tx.now)))
+    store.close()
+    seen = {of: another(token(admin, of, client=of)).get("/api/v1/artifacts/1").status_code for of in ("acme", "globex")}
+    assert seen == {"acme": 404, "globex": 410}, "its row is there, its bytes are not"
 
 
 # ---- the record of calls ---------------------------------------------------------------------------------------------
