@@ -9,6 +9,8 @@ from sqlalchemy import Boolean
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
+from orchestrator.store.engine import ONE_OF, WITHIN
+
 
 class Within(GenericFunction[bool]):
     type = Boolean()
@@ -17,9 +19,7 @@ class Within(GenericFunction[bool]):
 
 @compiles(Within, "sqlite")
 def _on_sqlite(element: Within, compiler: Any, **options: Any) -> str:
-    some, all_ = (compiler.process(clause, **options) for clause in element.clauses)
-    has = f"SELECT value FROM json_each(coalesce({all_}, '[]'))"  # noqa: S608 - of clauses, not of values
-    return f"NOT EXISTS (SELECT 1 FROM json_each({some}) WHERE value NOT IN ({has}))"  # noqa: S608
+    return f"{WITHIN}({compiler.process(element.clauses, **options)})"
 
 
 @compiles(Within, "postgresql")
@@ -35,8 +35,7 @@ class OneOf(GenericFunction[bool]):
 
 @compiles(OneOf, "sqlite")
 def _one_of_on_sqlite(element: OneOf, compiler: Any, **options: Any) -> str:
-    text, all_ = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"{text} IN (SELECT value FROM json_each(coalesce({all_}, '[]')))"  # noqa: S608
+    return f"{ONE_OF}({compiler.process(element.clauses, **options)})"
 
 
 @compiles(OneOf, "postgresql")

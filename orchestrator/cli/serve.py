@@ -17,7 +17,6 @@ import uvicorn
 from orchestrator.api.auth import make_token
 from orchestrator.api.http import build
 from orchestrator.app import Master, certificate_pin
-from orchestrator.cli.client import Complaint
 from orchestrator.clock import utc_now
 from orchestrator.faultpoints import reach
 from orchestrator.people.certificate import ensure
@@ -70,6 +69,8 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=4096)
     except OSError as error:
         fix = "another program has it, or it is not this host's; set another host or port"
+        from orchestrator.cli.client import Complaint  # and with it httpx, which a master that sends nothing need not carry
+
         raise Complaint(f"cannot listen on {host} port {port}: {error.strerror or error}; {fix}") from error
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from pathlib import Path
 from typing import IO, Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
+
+WITHIN, ONE_OF = "eo_within", "eo_one_of"
+"""SQLite's functions over lists in JSON, called only for rows that have a list: its own `json_each` makes tables of them,
+and a statement that is kept with such a table does not survive every change of the database under it."""
 
 
 class StoreInUse(Exception):
@@ -51,6 +56,16 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
         "cache_size=-16000",
     ):
         connection.execute(f"PRAGMA {pragma}")
+    connection.create_function(WITHIN, 2, _within, deterministic=True)
+    connection.create_function(ONE_OF, 2, _one_of, deterministic=True)
+
+
+def _within(some: str | None, all_: str | None) -> bool:
+    return set(json.loads(some or "[]")) <= set(json.loads(all_ or "[]"))
+
+
+def _one_of(text: str | None, all_: str | None) -> bool:
+    return text in json.loads(all_ or "[]")
 
 
 def _begin_sqlite(connection: Connection) -> None:
