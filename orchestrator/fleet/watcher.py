@@ -58,6 +58,7 @@ class Watcher:
         self._writer = writer
         self._clouds = clouds
         self._clock = clock
+        self._since = clock()
         self._installation = installation
         self._visibility = timedelta(seconds=visibility_s)
         self._grace = timedelta(seconds=orphan_grace_s)
@@ -140,7 +141,7 @@ class Watcher:
     def _judge(self, tx: Tx, node: Row[Any], machine: Instance | None, began_at: datetime) -> None:
         """One node whose machine is visible, or should be by now. A cloud that answers from copies of itself may show a
         machine and then not for a while, so having been seen proves nothing; and an answer is as old as its question."""
-        if machine is None and began_at < node.launched_at + self._visibility:
+        if machine is None and began_at < self._known_since(node) + self._visibility:
             return
         if node.state == NodeState.TERMINATING:
             if machine is None or not machine.state.exists:
@@ -150,6 +151,12 @@ class Watcher:
         elif machine.state in GONE:
             told = f"the cloud says {machine.state} of {machine.id}" + (f": {machine.fault}" if machine.fault else "")
             leaving.at_once(tx, node.id, machine.cause or "vanished", told)
+
+    def _known_since(self, node: Row[Any]) -> datetime:
+        """How long the cloud has surely had time to show it. The host's clock may have been put on while no master ran, so
+        of a machine that nobody has seen yet only this master's own time counts."""
+        launched_at: datetime = node.launched_at
+        return launched_at if node.seen_at is not None else max(launched_at, self._since)
 
     def _due_orphans(self, tx: Tx, look: Look, known: set[str], grace: timedelta) -> list[Instance]:
         """Machines of ours without a live row, seen again after the grace period (law 4)."""
