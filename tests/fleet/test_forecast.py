@@ -13,6 +13,7 @@ from orchestrator.fleet.forecast import Forecast, forecast
 from orchestrator.fleet.rungs import ladder
 from orchestrator.jobs import spec
 from orchestrator.jobs.spec import SpecError
+from orchestrator.jobs.submit import Launch as Brought
 from orchestrator.jobs.submit import submit
 from orchestrator.model.states import NodeState
 from orchestrator.model.tables import Deployment, Event, Hold, Job, Launch, Pool, table
@@ -123,7 +124,7 @@ def test_what_would_be_refused_is_refused(store: Store) -> None:
 def test_dry_commands_are_replaced_at_the_last_moment(store: Store) -> None:
     node = store.node(store.pool())
     document = {"name": "j", "client": "acme", "run": "rm -rf important", "env": {"A": "1"}}
-    store.write(lambda tx: submit(tx, spec.parse(document), actor="tester", dry_commands=True))
+    store.write(lambda tx: submit(tx, spec.parse(document), actor="tester", launch=Brought(dry_commands=True)))
     store.submit(document)
     dry, real = store.write(lambda tx: claim(tx, holder(tx, node), 2))
     assert (dry["run"], dry["env"]["A"]) == ("sleep 1", "1")
