@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, bindparam, exists, insert, select
 
 from orchestrator.jobs import admission, graph, layers, progress, turns
 from orchestrator.jobs.clients import client_id, params_of
@@ -39,8 +39,11 @@ _insert_job = Prepared(
      "open_tasks", "idempotency_key", "submitted_by", "submitted_at", "version", "template_version_id"),
 )  # fmt: skip
 _has_params = select(client_params.c.id).where(client_params.c.client_id == clients.c.id).exists().label("has_params")
+_somebody_waits = exists().where(tasks.c.state == TaskState.QUEUED, tasks.c.token.is_(None)).label("somebody_waits")
 _client_by_name = Prepared(
-    select(clients.c.id, clients.c.weight, clients.c.priority, _has_params).where(clients.c.name == bindparam("name"))
+    select(clients.c.id, clients.c.weight, clients.c.priority, _has_params, _somebody_waits).where(
+        clients.c.name == bindparam("name")
+    )
 )
 
 Edges = Sequence[tuple[int, int]]
@@ -216,10 +219,10 @@ def _store_job(tx: Tx, spec: JobSpec, queued: _Queued, actor: str, idempotency_k
 
 
 def _client(tx: Tx, spec: JobSpec) -> tuple[turns.Sharer, list[layers.OfClient]]:
-    """How it shares, and its parameters where it has any: most have none, which costs no query."""
+    """How it shares, and its parameters where it has any. Most have none and find nobody waiting, and cost one query."""
     if found := _client_by_name.rows(tx.connection, {"name": spec.client}):
         [row] = found
-        sharer = turns.Sharer(row.id, row.weight, row.priority + spec.priority)
+        sharer = turns.Sharer(row.id, row.weight, row.priority + spec.priority, alone=not row.somebody_waits)
         return sharer, params_of(tx.connection, row.id) if row.has_params else []
     return turns.Sharer(client_id(tx, spec.client), 1.0, spec.priority), []
 

@@ -61,11 +61,12 @@ _sharers = (
 
 @dataclass(frozen=True, slots=True)
 class Sharer:
-    """Who queues, among those of which priority."""
+    """Who queues, among those of which priority. `alone`: it is known that nobody waits."""
 
     client_id: int
     weight: float
     priority: int
+    alone: bool = False
 
 
 Wish = tuple[int | None, Needs]
@@ -103,7 +104,7 @@ def give_released(tx: Tx, released: Sequence[Any]) -> dict[int, float]:
 
 def _start(tx: Tx, sharer: Sharer, pool_id: int | None) -> float:
     """Where the client's next task begins: behind its own, and not before where the queue is now."""
-    found = _first.rows(tx.connection, {"priority": sharer.priority})
+    found = [] if sharer.alone else _first.rows(tx.connection, {"priority": sharer.priority})
     if not found:
         return 0.0  # nobody waits: all begin anew
     if (found[0].pool_id, found[0].run_after) != (pool_id, None) or Needs.of(found[0]) != PLAIN:
