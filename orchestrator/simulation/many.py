@@ -43,9 +43,10 @@ class Total:
 
     def line(self) -> str:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self.faults.items()))
+        pace = f" in {self.seconds:.1f} s ({self.seeds / self.seconds:.1f}/s)" if self.seconds else ""
         return (
-            f"{self.seeds} seeds in {self.seconds:.1f} s ({self.seeds / max(self.seconds, 1e-9):.1f}/s): "
-            f"{len(self.failed)} failed; {self.steps} steps over {self.virtual_s / 86400:.1f} virtual days, "
+            f"{self.seeds} seeds{pace}: {len(self.failed)} failed; "
+            f"{self.steps} steps over {self.virtual_s / 86400:.1f} virtual days, "
             f"{self.machines} machines, {self.attempts} attempts, {self.faults.total()} faults: {kinds}"
         )
 
