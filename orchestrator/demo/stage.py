@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -118,8 +119,10 @@ def stage(
 
 
 def free_port(wanted: int) -> int:
-    """This port if it is free, else any that is."""
-    for port in (wanted, 0):
+    """This port if it is free, else any that is: below those which the system gives to outgoing calls, for one of these may
+    take it in the moment in which a master that died is started again."""
+    others = random.sample(range(20_000, 32_000), 20)
+    for port in (wanted, *others) if wanted else others:
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))

@@ -67,7 +67,8 @@ class Director:
                 answer.raise_for_status()
                 return answer
             except httpx.TransportError:
-                assert time.monotonic() < deadline, "the master does not come back"
+                told = self.here.log.read_text(errors="replace")[-1500:]
+                assert time.monotonic() < deadline, f"the master does not come back; its log ends with:\n{told}"
                 time.sleep(0.05)
 
     def pool(self, **more: Any) -> None:
