@@ -102,6 +102,7 @@ def each_second_run_has_its_cause(stream: Stream, director: Director) -> None:
             print(f"{name}: attempt {attempt['id']} is {attempt['state']}: {attempt['reason']}")  # for whoever reads along
 
 
+@pytest.mark.restart  # about one run in five the master does not come back, and nobody knows why yet
 def test_the_master_killed_at_the_worst_moments(here: Stage, saboteur: Saboteur, marks: Path) -> None:
     sample = WORST if "sqlite" in here.config.read_text() else WORST[1::3]
     check_the_master(here, saboteur, marks, sample)
