@@ -1,5 +1,5 @@
 """`Within(a, b)`: every item of the JSON list `a` is one of the JSON list `b`; `OneOf(x, b)`: the text `x` is one of it.
-In the words of both databases. A list that is NULL is empty."""
+On SQLite they are functions of ours, on PostgreSQL its own words. A list that is NULL is empty."""
 
 from __future__ import annotations
 
@@ -13,13 +13,9 @@ from orchestrator.store.engine import ONE_OF, WITHIN
 
 
 class Within(GenericFunction[bool]):
+    name = WITHIN
     type = Boolean()
     inherit_cache = True
-
-
-@compiles(Within, "sqlite")
-def _on_sqlite(element: Within, compiler: Any, **options: Any) -> str:
-    return f"{WITHIN}({compiler.process(element.clauses, **options)})"
 
 
 @compiles(Within, "postgresql")
@@ -29,13 +25,9 @@ def _on_postgresql(element: Within, compiler: Any, **options: Any) -> str:
 
 
 class OneOf(GenericFunction[bool]):
+    name = ONE_OF
     type = Boolean()
     inherit_cache = True
-
-
-@compiles(OneOf, "sqlite")
-def _one_of_on_sqlite(element: OneOf, compiler: Any, **options: Any) -> str:
-    return f"{ONE_OF}({compiler.process(element.clauses, **options)})"
 
 
 @compiles(OneOf, "postgresql")

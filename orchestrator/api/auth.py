@@ -18,7 +18,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Connection, Engine
 
-from orchestrator.api.problems import Problem
+from orchestrator.api.problems import FieldProblem, Problem
 from orchestrator.clock import Clock
 from orchestrator.fleet.secrets import sha256
 from orchestrator.levels import Level
@@ -111,6 +111,13 @@ def permit(who: Identity, asked: Permission) -> None:
     """Raises 403 where the caller's role or client does not reach."""
     if (refusal := asked.refusal(who)) is not None:
         raise Problem(403, "Not allowed", refusal)
+
+
+def permit_client(who: Identity, client: str) -> None:
+    """Raises 403 where a job file is another client's than the caller's."""
+    if not who.sees(client):
+        told = f"{who.actor} is limited to client {who.client}; write client: {who.client}"
+        raise Problem(403, "Not allowed", told, [FieldProblem(path="client", message=told)])
 
 
 def permit_adding(request: Request) -> None:

@@ -9,9 +9,9 @@ import orjson
 from fastapi import APIRouter, Body, Header, Query, Request
 from fastapi.responses import Response
 
-from orchestrator.api.auth import Who, authenticated, needs, permit, permit_adding
-from orchestrator.api.deps import MasterDep, find_job, get_job
-from orchestrator.api.problems import PROBLEMS, FieldProblem, Problem, answer_to, not_found
+from orchestrator.api.auth import Who, authenticated, needs, permit, permit_adding, permit_client
+from orchestrator.api.deps import MasterDep, get_job
+from orchestrator.api.problems import PROBLEMS, Problem, answer_to, not_found
 from orchestrator.api.record import address_of
 from orchestrator.api.shapes import (
     AttemptOut,
@@ -110,9 +110,7 @@ async def _submitted(request: Request) -> Response:
     if dry not in ("true", "false"):
         raise Problem(422, "The request is not valid", f"dry_commands is {dry!r}; write true or false")
     job, params = await read_job(request)
-    if not who.sees(job.client):
-        told = f"{who.actor} is limited to client {who.client}; write client: {who.client}"
-        raise Problem(403, "Not allowed", told, [FieldProblem(path="client", message=told)])
+    permit_client(who, job.client)
     origin = f"from {address_of(request.scope)}"
     reach("submit.before_write")
     launch = Launch(params, seal=master.vault.seal, origin=origin, dry_commands=dry == "true")
@@ -220,15 +218,11 @@ def explain(master: MasterDep, who: Who, job_id: RowId) -> ExplanationOut:
 async def cancel_job(master: MasterDep, who: Who, job_id: RowId, _: Annotated[Any, Body()] = None) -> CancelOut:
     """Ask the job to stop; its running tasks get TERM, and KILL after their grace."""
 
-    def work(tx: Any) -> bool | None:
-        if find_job(tx.connection, who, job_id) is None:
-            return None
+    def work(tx: Tx) -> bool:
+        get_job(tx.connection, who, job_id)
         return cancel(tx, job_id, actor=who.actor)
 
-    done = await master.writer.awrite(work)
-    if done is None:
-        raise not_found("job", job_id)
-    return CancelOut(id=job_id, cancelling=done)
+    return CancelOut(id=job_id, cancelling=await master.writer.awrite(work))
 
 
 @router.post("/{job_id}/rerun", status_code=201)

@@ -7,10 +7,10 @@ import asyncio
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from orchestrator.api.auth import Who, needs
+from orchestrator.api.auth import Who, needs, permit_client
 from orchestrator.api.deps import MasterDep
 from orchestrator.api.jobs import DOCUMENT, read_job
-from orchestrator.api.problems import PROBLEMS, FieldProblem, Problem
+from orchestrator.api.problems import PROBLEMS
 from orchestrator.app import Master
 from orchestrator.fleet.forecast import Asked, Forecast, Place, forecast
 from orchestrator.jobs import spec
@@ -111,9 +111,7 @@ class PlanOut(BaseModel):
 async def plan_job(master: MasterDep, who: Who, request: Request) -> PlanOut:
     """Check a job file and say what would be launched where, why, and at which price. Nothing is created."""
     job, _ = await read_job(request)
-    if not who.sees(job.client):
-        told = f"{who.actor} is limited to client {who.client}; write client: {who.client}"
-        raise Problem(403, "Not allowed", told, [FieldProblem(path="client", message=told)])
+    permit_client(who, job.client)
     found = await asyncio.to_thread(_forecast, master, job)
     return PlanOut(
         name=job.name,

@@ -12,9 +12,9 @@ from fastapi import Path as UrlPath
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from orchestrator.api.auth import Who, needs
+from orchestrator.api.auth import Who, needs, permit_client
 from orchestrator.api.deps import MasterDep
-from orchestrator.api.problems import PROBLEMS, FieldProblem, Problem, not_found
+from orchestrator.api.problems import PROBLEMS, Problem, not_found
 from orchestrator.api.record import address_of
 from orchestrator.api.shapes import Before, Limit, Page, SubmittedOut
 from orchestrator.app import Master
@@ -119,9 +119,7 @@ def list_templates(
 async def commit(master: MasterDep, who: Who, body: CommitIn) -> JSONResponse:
     """Commit a job file as the next version of the template of its name. What is invalid is refused."""
     job = await asyncio.to_thread(spec.parse, body.file)
-    if not who.sees(job.client):
-        told = f"{who.actor} is limited to client {who.client}; write client: {who.client}"
-        raise Problem(403, "Not allowed", told, [FieldProblem(path="client", message=told)])
+    permit_client(who, job.client)
     source = body.file if isinstance(body.file, str) else json.dumps(body.file, indent=2, ensure_ascii=False) + "\n"
     try:
         done = await master.writer.awrite(lambda tx: templates.commit(tx, job, source, body.note, actor=who.actor))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from orchestrator.cli.interrupts import Interrupted, OnInterrupt, Wish, raised, wish_of_person
-from orchestrator.cli.render import counts
 from orchestrator.cli.session import Session, say
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ ENDED = ("succeeded", "failed", "cancelled")
 # 1 … 125 are a failed task's own, so what is not the job's stands above: 200 and what other commands say (2, 4), or near.
 ABOVE = 200
 CANCELLED, OVERDUE = 203, 205
-FEW = 20  # tasks told of one by one
 MANY = 1000  # tasks that are counted by state
 POLL_S = (0.5, 2.0)  # at first, at most
 AGAIN_S = (0.5, 10.0)
@@ -81,16 +79,6 @@ class Snapshot:
     @property
     def ended(self) -> bool:
         return self.job["state"] in ENDED
-
-    @property
-    def headline(self) -> str:
-        """`job 7 is running: 3 of 8 tasks ended (3 succeeded, 2 running, 3 waiting); nodes: 1 ready, 1 booting`."""
-        total, done = self.job["tasks"], self.job["tasks"] - self.job["open_tasks"]
-        told = f"job {self.job['id']} is {self.job['state']}: "
-        told += f"{done} of {total} tasks ended" if total <= FEW else f"{100 * done // total} % of {total} tasks ended"
-        if self.tasks and total <= FEW:
-            told += f" ({counts(self.tasks)})"
-        return told + (f"; nodes: {counts(self.nodes)}" if self.nodes else "")
 
 
 class Patience:

@@ -49,7 +49,8 @@ class Rerun:
 def rerun(tx: Tx, job_id: int, asked: Rerun, *, actor: str, idempotency_key: str | None = None) -> Submitted:
     """A new job that does an ended one again. Raises SpecError; nothing is created then."""
     old = tx.connection.execute(select(jobs).where(jobs.c.id == job_id)).one()
-    if (earlier := earlier_with(tx, idempotency_key, _client(tx, old.client_id))) is not None:
+    client = str(tx.connection.execute(select(clients.c.name).where(clients.c.id == old.client_id)).scalar_one())
+    if (earlier := earlier_with(tx, idempotency_key, client)) is not None:
         return earlier
     rows = tx.connection.execute(select(tasks).where(tasks.c.job_id == job_id).order_by(tasks.c.id)).all()
     edges = [
@@ -62,8 +63,8 @@ def rerun(tx: Tx, job_id: int, asked: Rerun, *, actor: str, idempotency_key: str
     again = _again(rows, edges, asked) if asked.partial else {row.id for row in rows}
     if not any(row.id in again and row.kind == "run" for row in rows):
         raise SpecError([("failed", f"all of job {job_id} succeeded; name a task under from, or run all of it again")])
-    new_id, token = _store_job(tx, old, asked, len(again), actor, idempotency_key)
-    ready, undecided = _store_tasks(tx, rows, edges, again, _Copy(old, new_id, token, _client(tx, old.client_id)))
+    new_id, token = _store_job(tx, old, client, asked, len(again), actor, idempotency_key)
+    ready, undecided = _store_tasks(tx, rows, edges, again, _Copy(old, new_id, token, client))
     kept = len(rows) - len(again)
     told = f"job {job_id} again" + (f", {kept} of {len(rows)} task(s) kept" if kept else "")
     tx.record("job", new_id, None, JobState.QUEUED, told, None, actor, {"job_id": new_id})
@@ -97,11 +98,9 @@ def _check_pools(tx: Tx, rows: Sequence[Any]) -> None:
         raise SpecError([("infrastructure.pool", f"pool {names[0]!r} is deleted; submit the job file with another one")])
 
 
-def _client(tx: Tx, client_id: int) -> str:
-    return str(tx.connection.execute(select(clients.c.name).where(clients.c.id == client_id)).scalar_one())
-
-
-def _store_job(tx: Tx, old: Any, asked: Rerun, open_tasks: int, actor: str, key: str | None) -> tuple[int, str | None]:
+def _store_job(
+    tx: Tx, old: Any, client: str, asked: Rerun, open_tasks: int, actor: str, key: str | None
+) -> tuple[int, str | None]:
     given = {name: layers.kept_as(old.params.get(name), value, asked.seal) for name, value in asked.params.items()}
     sources = {**old.spec.get("params_from", {}), **dict.fromkeys(given, "launch")}
     params = {**old.params, **given}
@@ -123,7 +122,7 @@ def _store_job(tx: Tx, old: Any, asked: Rerun, open_tasks: int, actor: str, key:
     block = asked_in(old.spec)
     if block.token is None:
         return new_id, None
-    token = scoped_token(_client(tx, old.client_id), block.token, new_id)
+    token = scoped_token(client, block.token, new_id)
     tx.connection.execute(jobs.update().where(jobs.c.id == new_id).values(token=token))
     pool = select(pools.c.id).where(pools.c.name == block.pool, pools.c.deleted_at.is_(None))
     target = progress.Target(

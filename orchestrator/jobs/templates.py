@@ -123,13 +123,6 @@ def find_version(connection: Connection, template: Mapping[str, Any], ref: str |
     return dict(row) if row is not None else None
 
 
-def version_of_job(connection: Connection, version_id: int) -> tuple[str, int] | None:
-    """Name of the template and number of the version that a job was launched from."""
-    query = select(templates.c.name, versions.c.number).join(versions, versions.c.template_id == templates.c.id)
-    row = connection.execute(query.where(versions.c.id == version_id)).first()
-    return (row.name, row.number) if row is not None else None
-
-
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """What was written otherwise, as a unified diff; empty where it is the same text."""
     names = [f"version {row['number']} ({row['sha256'][:12]})" for row in (before, after)]
