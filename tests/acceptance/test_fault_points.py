@@ -62,10 +62,8 @@ def marks(tmp_path: Path) -> Path:
     return tmp_path / "marks"
 
 
-def sweep(
-    here: Stage, saboteur: Saboteur, marks: Path, points: list[str], action: str = "kill", **pool: Any
-) -> tuple[Stream, int]:
-    """Strike at one point after the other while jobs flow; then all must be well. Returns the jobs and the deaths."""
+def sweep(here: Stage, saboteur: Saboteur, marks: Path, points: list[str], action: str = "kill", **pool: Any) -> int:
+    """Strike at one point after the other while jobs flow; then all must be well. Returns the deaths."""
     director = Director(here)
     director.pool(**{"max_nodes": 4, **PATIENT, **pool})
     with Service(here) as service:
@@ -74,19 +72,18 @@ def sweep(
                 saboteur.arm(point, action)
                 until(lambda point=point: not saboteur.armed(point), 120, lambda point=point: f"{point} was not reached")
         stream.all_succeeded_once(director)
-    return stream, service.restarts
+        each_second_run_has_its_cause(stream, director)
+    return service.restarts
 
 
 def check_the_master(here: Stage, saboteur: Saboteur, marks: Path, points: list[str]) -> None:
-    stream, deaths = sweep(here, saboteur, marks, points)
+    deaths = sweep(here, saboteur, marks, points)
     assert deaths == len(points)
-    each_second_run_has_its_cause(stream, Director(here))
 
 
 def check_the_agents(here: Stage, saboteur: Saboteur, marks: Path, points: list[str]) -> None:
-    stream, deaths = sweep(here, saboteur, marks, points)
+    deaths = sweep(here, saboteur, marks, points)
     assert deaths == 0
-    each_second_run_has_its_cause(stream, Director(here))
 
 
 def each_second_run_has_its_cause(stream: Stream, director: Director) -> None:
@@ -102,7 +99,6 @@ def each_second_run_has_its_cause(stream: Stream, director: Director) -> None:
             print(f"{name}: attempt {attempt['id']} is {attempt['state']}: {attempt['reason']}")  # for whoever reads along
 
 
-@pytest.mark.restart  # about one run in five the master does not come back, and nobody knows why yet
 def test_the_master_killed_at_the_worst_moments(here: Stage, saboteur: Saboteur, marks: Path) -> None:
     sample = WORST if "sqlite" in here.config.read_text() else WORST[1::3]
     check_the_master(here, saboteur, marks, sample)
@@ -124,9 +120,8 @@ def test_the_master_killed_while_it_reads_the_console_of_a_failed_boot(
     here: Stage, saboteur: Saboteur, marks: Path
 ) -> None:
     here.cloud.faults({"no_boot": True, "times": 6})
-    stream, deaths = sweep(here, saboteur, marks, AT_A_FAILED_BOOT, boot_timeout_s=20, breaker_failures=100)
+    deaths = sweep(here, saboteur, marks, AT_A_FAILED_BOOT, boot_timeout_s=20, breaker_failures=100)
     assert deaths == len(AT_A_FAILED_BOOT)
-    each_second_run_has_its_cause(stream, Director(here))
 
 
 @pytest.mark.restart
@@ -140,9 +135,8 @@ def test_an_agent_killed_at_every_point(here: Stage, saboteur: Saboteur, marks: 
 def test_a_defect_at_any_point_of_the_fleet_heals(here: Stage, saboteur: Saboteur, marks: Path) -> None:
     """Not death but an exception nobody foresaw: the step is repeated, the launch looked up before it is asked again."""
     points = [point for point in AT_WORK if point.startswith(("provider.", "loop."))]
-    stream, deaths = sweep(here, saboteur, marks, points, action="raise")
+    deaths = sweep(here, saboteur, marks, points, action="raise")
     assert deaths == 0
-    each_second_run_has_its_cause(stream, Director(here))
 
 
 def test_the_master_killed_while_it_starts(tmp_path: Path, saboteur: Saboteur) -> None:
