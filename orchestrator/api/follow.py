@@ -37,7 +37,7 @@ class Trail:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Bytes of one log, or with `data` None the end of its attempt."""
+    """Bytes of one log: none where it begins to be read; with `data` None the end of its attempt."""
 
     trail: Trail
     offset: int
@@ -46,7 +46,8 @@ class News:
 
 class Follower:
     """`follow` yields news by the look; an empty look is a sign of life. Each task begins with its last attempt, and who
-    comes again is also told of those begun `since` the newest one that it had heard of."""
+    comes again is also told of those that it was reading (`offsets`) and of those begun `since` the newest one that it had
+    heard of: a task may have been tried again meanwhile."""
 
     def __init__(
         self,
@@ -88,13 +89,13 @@ class Follower:
             self._learn_state(connection)
             if to_the_end or not self._begun:
                 self._find_attempts(connection)
-            while self._ahead and len(self._open) < AT_ONCE:
-                trail = self._ahead.popleft()
-                self._open[trail.id] = trail
+            begun = [self._ahead.popleft() for _ in range(min(len(self._ahead), AT_ONCE - len(self._open)))]
+            self._open |= {trail.id: trail for trail in begun}
             states = queries.states_of_attempts(connection, list(self._open))
         for trail in self._open.values():
             trail.state = states.get(trail.id, AttemptState.LOST)
-        news = self._pieces(to_the_end)
+        news = [News(trail, trail.offset, b"") for trail in begun if to_the_end]  # so that who comes again names them
+        news += self._pieces(to_the_end)
         over = not self._open and not self._ahead and not (to_the_end and self._may_come())
         return news, over
 
@@ -117,7 +118,7 @@ class Follower:
         if not self._begun:
             self._begun = True
             last = queries.last_attempts(connection, *asked)
-            fresh = [row for row in rows if self._since is not None and row["id"] > self._since]
+            fresh = [row for row in rows if self._is_of_the_one_who_comes_again(row["id"])]
             told = {row["id"]: row for row in (*last, *fresh)}
             self._seen = {row["id"] for row in rows} - told.keys()  # tries before the last are not told
             rows = [told[id_] for id_ in sorted(told)]
@@ -127,6 +128,9 @@ class Follower:
                 self._seen.add(row["id"])
                 offset = self._offsets.get(row["id"], 0)
                 self._ahead.append(Trail(row["id"], row["task"], row["number"], row["state"], offset))
+
+    def _is_of_the_one_who_comes_again(self, attempt_id: int) -> bool:
+        return attempt_id in self._offsets or (self._since is not None and attempt_id > self._since)
 
     def _pieces(self, to_the_end: bool) -> list[News]:
         """A piece of each log; of what there is now, one whole log after the other, which reads better."""

@@ -123,7 +123,8 @@ async def follow_logs(
     """All logs of the job as they grow, until it has ended (server-sent events).
 
     `begin`: the newest attempt there is (`newest`); `log`: bytes of one attempt (`task`, `attempt`, `number`, `offset`,
-    `data` in base64); `attempt`: it has ended, and this was its whole log; `end`: so has the job."""
+    `data` in base64, none where it begins to be read); `attempt`: it has ended, and this was its whole log; `end`: so has
+    the job."""
     await run_in_threadpool(_must_be_there, master, who, job_id, task)
     offsets = {int(id_): int(offset) for id_, _, offset in (item.partition(":") for item in at)}
     lines = _lines(Follower(master, job_id, task, attempt, since=since, offsets=offsets), follow)

@@ -212,6 +212,26 @@ def test_a_broken_stream_goes_on_from_where_it_was(served: Served) -> None:
     assert served.api.get(f"jobs/{job}/logs/stream", params={"task": "none"}).status_code == 404
 
 
+def test_a_try_that_was_followed_is_told_whole_though_the_next_began_while_the_stream_was_broken(served: Served) -> None:
+    job = served.job("a", "b")
+    silent = served.attempt(job, "a", 1)
+    half = served.attempt(job, "b", 1, log=b"so ")
+    read: dict[int, int] = {}
+    with served.api.stream("GET", f"jobs/{job}/logs/stream") as answer:
+        for name, event in events(answer.iter_lines()):
+            if name == "log":
+                read[event["attempt"]] = event["offset"] + len(base64.b64decode(event["data"]))
+            if read == {silent: 0, half: 3}:
+                break
+    served.master.logs.append(silent, 0, b"at last")
+    served.master.logs.append(half, 3, b"far")
+    for task, first in (("a", silent), ("b", half)):
+        served.end(job, first)
+        served.end(job, served.attempt(job, task, 2, "succeeded", b"again"))
+    told = served.stream(job, since=half, at=[f"{attempt}:{offset}" for attempt, offset in read.items()])
+    assert (text_of(told, silent), text_of(told, half)) == (b"at last", b"far")
+
+
 def test_what_there_is_now_comes_one_log_after_the_other(served: Served) -> None:
     names = [f"t{number}" for number in range(300)]
     job = served.job(*names)
